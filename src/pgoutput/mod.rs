@@ -1,0 +1,3 @@
+//! The pgoutput protocol, version 1 (PostgreSQL docs, "Logical Replication Message Formats").
+
+pub mod relation;
