@@ -1,0 +1,8 @@
+//! The bulk request: writes are collected in a [`batch::OpenBatch`], sealed into a [`batch::Batch`],
+//! and settled item by item against the server's [`answer`].
+//!
+//! Pure: no await, no clock, no socket. To the shell a batch is opaque bytes. A [`batch::Receipt`],
+//! without which no LSN can be acknowledged, comes only from a batch whose every item was confirmed.
+
+pub mod answer;
+pub mod batch;

@@ -1,0 +1,242 @@
+//! One HTTP call to the search cluster, over the nodes, credentials and TLS of the `elasticsearch` crate.
+//!
+//! The typed APIs of that crate send what Elasticsearch 9 understands; here its transport is used, with
+//! plain `application/json`, because OpenSearch refuses the versioned media types.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use elasticsearch::auth::Credentials;
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use elasticsearch::http::transport::{MultiNodeConnectionPool, Transport, TransportBuilder};
+use serde_json::Value;
+
+use crate::settings::{ElasticsearchSettings, SearchCredentials};
+
+/// Answers to control calls above this are not ours.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A client of one cluster; clones share its connections.
+#[derive(Clone)]
+pub struct Client {
+    transport: Transport,
+    request_timeout: Duration,
+    addresses: String,
+}
+
+/// What a node answered, whatever the status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Bytes,
+    /// `Retry-After`, in seconds.
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl Answer {
+    /// Whether the status is a success.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body as JSON; `null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The error's type, as the server names it.
+    pub fn error_kind(&self) -> String {
+        let json = self.json();
+        let kind = json.pointer("/error/type").or_else(|| json.pointer("/error"));
+        kind.and_then(Value::as_str).unwrap_or("no error type given").to_owned()
+    }
+}
+
+/// No answer came. Unless the connection was refused, the request may have been carried out in part.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No connection to the node.
+    #[error("cannot connect to {addresses}: {reason}")]
+    NotConnected {
+        /// The configured addresses.
+        addresses: String,
+        /// What the HTTP client said, innermost cause last.
+        reason: String,
+    },
+    /// Connected, but the answer never came, or not whole.
+    #[error("no answer from {addresses}: {reason}")]
+    NoAnswer {
+        /// The configured addresses.
+        addresses: String,
+        /// What the HTTP client said, innermost cause last.
+        reason: String,
+    },
+    /// An answer longer than anything we ask for.
+    #[error("an answer of {bytes} bytes, over the limit of {ANSWER_BYTES_MAX}")]
+    AnswerTooLarge {
+        /// Its announced length.
+        bytes: u64,
+    },
+}
+
+/// The client cannot be built from these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The authority's file.
+    #[error("elasticsearch.ca_file \"{path}\": {reason}")]
+    CaFile {
+        /// As configured.
+        path: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// The HTTP client.
+    #[error("the HTTP client cannot be built: {0}")]
+    Build(String),
+}
+
+impl Client {
+    /// A client of the configured nodes, asked in turn. Nothing is sent yet.
+    pub fn new(settings: &ElasticsearchSettings) -> Result<Self, ClientError> {
+        let pool = MultiNodeConnectionPool::round_robin(settings.addresses.clone(), None);
+        let mut builder = TransportBuilder::new(pool)
+            // A proxy of the environment is not the way to a cluster beside us.
+            .disable_proxy()
+            .enable_meta_header(false)
+            .request_body_compression(settings.compression);
+        match &settings.credentials {
+            SearchCredentials::None => {}
+            SearchCredentials::Basic { username, password } => {
+                let password = password.reveal().to_owned();
+                builder = builder.auth(Credentials::Basic(username.clone(), password));
+            }
+            SearchCredentials::ApiKey(key) => {
+                builder = builder.auth(Credentials::EncodedApiKey(key.reveal().to_owned()));
+            }
+        }
+        if let Some(path) = &settings.ca_file {
+            let unusable = |reason: String| ClientError::CaFile {
+                path: path.display().to_string(),
+                reason,
+            };
+            let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+            let chain = Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))?;
+            builder = builder.cert_validation(CertificateValidation::Full(chain));
+        }
+        let transport = builder.build().map_err(|error| ClientError::Build(error.to_string()))?;
+        let addresses: Vec<&str> = settings.addresses.iter().map(url::Url::as_str).collect();
+        Ok(Self {
+            transport,
+            request_timeout: settings.request_timeout,
+            addresses: addresses.join(", "),
+        })
+    }
+
+    /// Limit of one request.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// One call with a JSON body.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, CallError> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        self.send(method, path, query, body, "application/json").await
+    }
+
+    /// One call with a body of newline-delimited JSON.
+    pub async fn bulk(&self, query: &[(&str, &str)], body: Bytes) -> Result<Answer, CallError> {
+        self.send(Method::Post, "/_bulk", query, Some(body), "application/x-ndjson").await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+        content_type: &'static str,
+    ) -> Result<Answer, CallError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let timeout = Some(self.request_timeout);
+        let sent = self.transport.send(method, path, headers, Some(query), body, timeout);
+        let response = sent.await.map_err(|error| self.unanswered(&error))?;
+        let status = response.status_code().as_u16();
+        let retry_after_seconds = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse().ok());
+        if let Some(bytes) = response.content_length().filter(|&bytes| bytes > ANSWER_BYTES_MAX) {
+            return Err(CallError::AnswerTooLarge { bytes });
+        }
+        let body = response.bytes().await.map_err(|error| self.unanswered(&error))?;
+        Ok(Answer { status, body, retry_after_seconds })
+    }
+
+    fn unanswered(&self, error: &elasticsearch::Error) -> CallError {
+        let addresses = self.addresses.clone();
+        let reason = innermost(error);
+        // The crate hides reqwest's own classification; a refused or unresolved connection is the one
+        // case in which the request is known not to have been sent.
+        let refused = chain(error).any(|cause| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| {
+                io.kind() == std::io::ErrorKind::ConnectionRefused
+            })
+        });
+        if refused || full(error).contains("error trying to connect") {
+            CallError::NotConnected { addresses, reason }
+        } else {
+            CallError::NoAnswer { addresses, reason }
+        }
+    }
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn full(error: &elasticsearch::Error) -> String {
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The cause at the bottom says what happened; the layers above repeat the URL.
+fn innermost(error: &elasticsearch::Error) -> String {
+    chain(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// One segment of a path: everything but letters, digits, `-`, `_` and `.` is percent-encoded.
+pub fn path_segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_segment;
+
+    #[test]
+    fn a_path_segment_cannot_leave_its_place() {
+        assert_eq!(path_segment("a/../b?c#d é"), "a%2F..%2Fb%3Fc%23d%20%C3%A9");
+    }
+}

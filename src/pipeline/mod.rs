@@ -1,0 +1,578 @@
+//! The pipeline: one plain state machine between the replication stream and the lanes.
+//!
+//! Frames go in, batches come out; receipts go in, a [`DurableLsn`] comes out. It never awaits, never
+//! reads a clock (a [`Tick`] is handed in), never opens a socket. Some changes need the outside world
+//! before they can be written; then the pipeline is stalled with a [`Work`] until the shell answers.
+//!
+//! Assumes that frames arrive in the order of one replication connection, protocol 1, `streaming` off:
+//! whole transactions in commit order.
+
+mod frontier;
+mod lane;
+mod row;
+mod target;
+
+use std::collections::HashMap;
+
+pub use frontier::DurableLsn;
+pub use lane::{BatchLimits, LaneId};
+pub use row::BinaryColumn;
+pub use target::TablePlan;
+
+use crate::bulk::answer::Action;
+use crate::bulk::batch::{Batch, Printed, Receipt, Sequence, document_hash};
+use crate::document::Field;
+use crate::document::projection::ProjectionError;
+use crate::document::types::TypeRegistry;
+use crate::lsn::Lsn;
+use crate::pgoutput::decode::{DecodeError, decode};
+use crate::pgoutput::envelope::{EnvelopeError, Frame};
+use crate::pgoutput::message::{Message, OldTuple};
+use crate::pgoutput::relation::Relation;
+use crate::pgoutput::tuple::Tuple;
+use frontier::Frontier;
+use lane::{Lane, Write};
+use target::Target;
+
+/// Monotonic time in milliseconds since an arbitrary start, handed in by the shell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// `ms` milliseconds later.
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// Versions are `epoch << 56 | commit LSN`; LSNs from here on (64 PiB of WAL) have no room.
+const VERSION_LSN_END: u64 = 1 << 56;
+
+/// Raised whenever LSNs stop being comparable with those already used as versions; 7 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub u8);
+
+impl Epoch {
+    /// The version of rows that were copied: below every change of the epoch.
+    pub fn load_version(self) -> i64 {
+        i64::from(self.0 & 0x7F) << 56
+    }
+
+    /// The version of everything in the transaction that committed at `commit_lsn`. Never a change's own
+    /// LSN: a transaction open while the slot was made has changes below the snapshot it is absent from.
+    pub fn version(self, commit_lsn: Lsn) -> Result<i64, PipelineError> {
+        match i64::try_from(commit_lsn.get()) {
+            Ok(lsn) if commit_lsn.get() < VERSION_LSN_END => Ok(self.load_version() | lsn),
+            Ok(_) | Err(_) => Err(PipelineError::LsnTooLarge(commit_lsn)),
+        }
+    }
+}
+
+/// The limits the pipeline keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Lanes, at least one.
+    pub lanes: usize,
+    /// Of one request.
+    pub batch: BatchLimits,
+    /// Bytes between decode and confirmation; reading stops above it, so one frame may exceed it.
+    pub memory_budget_bytes: usize,
+}
+
+/// What only the outside world can do, before the stream goes on.
+#[derive(Debug)]
+pub enum Work {
+    /// Select columns again by key; answer with [`Pipeline::reselected`].
+    Reselect(Reselect),
+    /// Remove every document of these tables, once [`Pipeline::is_drained`]; then [`Pipeline::truncated`].
+    Truncate(Truncate),
+    /// Look these types up in the catalog; answer with [`Pipeline::learned`].
+    LearnTypes(Vec<u32>),
+}
+
+/// Unchanged TOAST columns of one row.
+#[derive(Clone)]
+pub struct Reselect {
+    /// The table.
+    pub relation: Relation,
+    /// Key column names, in key order.
+    pub key_columns: Vec<String>,
+    /// Text of each key column of the new row.
+    pub key: Vec<Vec<u8>>,
+    /// Names of the columns to select.
+    pub columns: Vec<String>,
+    /// Transaction of the change: "no such row" counts only once it is visible.
+    pub xid: u32,
+}
+
+impl std::fmt::Debug for Reselect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reselect")
+            .field("table", &self.relation.name)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tables emptied by one TRUNCATE.
+#[derive(Clone, Debug)]
+pub struct Truncate {
+    /// Write aliases whose documents go.
+    pub write_aliases: Vec<String>,
+    /// Version of the deletes.
+    pub version: i64,
+}
+
+/// The stream or its configuration is not what it must be; nothing is lost, the slot stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// Damaged or unknown envelope.
+    #[error("replication stream: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// Damaged or unsupported message.
+    #[error("replication stream: {0}")]
+    Decode(#[from] DecodeError),
+    /// A tuple in binary form.
+    #[error("replication stream: {0}")]
+    Binary(#[from] BinaryColumn),
+    /// A message out of its place.
+    #[error("replication stream: {0}")]
+    Order(&'static str),
+    /// A change of a table that was never described.
+    #[error("replication stream: a change of relation {0}, which was not announced")]
+    UnknownRelation(u32),
+    /// The table no longer fits its configuration.
+    #[error("table \"{table}\": {source}")]
+    Projection {
+        /// Schema-qualified name.
+        table: String,
+        /// What does not fit.
+        source: ProjectionError,
+    },
+    /// WAL beyond what a version can hold.
+    #[error("LSN {0} does not fit a document version (64 PiB of WAL)")]
+    LsnTooLarge(Lsn),
+}
+
+/// Counted since the pipeline was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Inserts, updates and deletes of configured tables, and copied rows.
+    pub rows: u64,
+    /// Transactions received whole.
+    pub transactions: u64,
+    /// Items the server applied.
+    pub applied: u64,
+    /// Items for which the server held something newer.
+    pub superseded: u64,
+    /// Rows whose columns were selected again.
+    pub reselected: u64,
+}
+
+enum Stalled {
+    /// The change's payload, to be looked at again when the columns are there.
+    Reselect { payload: Vec<u8>, missing: Vec<usize> },
+    Truncate,
+    /// The Relation message's table, to be compiled when its types are known.
+    LearnTypes(Relation),
+}
+
+#[derive(Clone, Copy)]
+struct OpenTransaction {
+    version: i64,
+    xid: u32,
+}
+
+/// The state machine.
+pub struct Pipeline {
+    tables: HashMap<(String, String), TablePlan>,
+    /// By OID; `None` is a published table that is not configured.
+    relations: HashMap<u32, Option<Target>>,
+    types: TypeRegistry,
+    epoch: Epoch,
+    limits: Limits,
+    lanes: Vec<Lane>,
+    frontier: Frontier,
+    transaction: Option<OpenTransaction>,
+    stalled: Option<Stalled>,
+    draining: bool,
+    next: Sequence,
+    received: Lsn,
+    counters: Counters,
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct Scratch {
+    id: Vec<u8>,
+    key: Vec<u8>,
+    document: Vec<u8>,
+}
+
+impl Pipeline {
+    /// A pipeline for these tables, with nothing in flight.
+    pub fn new(tables: Vec<TablePlan>, types: TypeRegistry, epoch: Epoch, limits: Limits) -> Self {
+        let by_name = |plan: TablePlan| {
+            ((plan.settings.schema.clone(), plan.settings.table.clone()), plan)
+        };
+        Self {
+            tables: tables.into_iter().map(by_name).collect(),
+            relations: HashMap::new(),
+            types,
+            epoch,
+            limits,
+            lanes: (0..limits.lanes.max(1)).map(|_| Lane::new()).collect(),
+            frontier: Frontier::new(),
+            transaction: None,
+            stalled: None,
+            draining: false,
+            next: 0,
+            received: Lsn::ZERO,
+            counters: Counters::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Never acknowledges anything from here on, for a dry run.
+    pub fn freeze(&mut self) {
+        self.frontier.freeze();
+    }
+
+    /// Whether there is room for another frame; the shell reads the socket only then.
+    pub fn wants_frame(&self) -> bool {
+        self.stalled.is_none() && self.bytes_in_flight() < self.limits.memory_budget_bytes
+    }
+
+    /// Bytes between decode and confirmation.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.lanes.iter().map(Lane::bytes).sum()
+    }
+
+    /// Whether every write was confirmed.
+    pub fn is_drained(&self) -> bool {
+        self.unconfirmed() == self.next
+    }
+
+    /// Whether a transaction was received in part.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Up to where the stream was received.
+    pub fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// Up to where everything is confirmed.
+    pub fn durable(&self) -> DurableLsn {
+        self.frontier.durable()
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Ends all waiting for company: whatever is open is sent as soon as its lane is free.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Takes one frame. Call it only while [`Pipeline::wants_frame`]; some work means: no further frame
+    /// before its answer.
+    pub fn push_frame(&mut self, frame: &[u8]) -> Result<Option<Work>, PipelineError> {
+        match Frame::decode(frame)? {
+            Frame::Keepalive { wal_end, .. } => {
+                self.received = self.received.max(wal_end);
+                if self.transaction.is_none() && self.is_drained() {
+                    self.frontier.idle_at(wal_end);
+                }
+                Ok(None)
+            }
+            Frame::XLogData { wal_start, payload, .. } => {
+                self.received = self.received.max(wal_start);
+                self.push_message(payload, None)
+            }
+        }
+    }
+
+    fn push_message(
+        &mut self,
+        payload: &[u8],
+        reselected: Option<&[Option<Vec<u8>>]>,
+    ) -> Result<Option<Work>, PipelineError> {
+        match decode(payload)? {
+            Message::Begin(begin) => {
+                if self.transaction.is_some() {
+                    return Err(PipelineError::Order("a transaction begins inside another"));
+                }
+                let version = self.epoch.version(begin.final_lsn)?;
+                self.transaction = Some(OpenTransaction { version, xid: begin.xid });
+                Ok(None)
+            }
+            Message::Commit(commit) => {
+                self.transaction.take().ok_or(PipelineError::Order("a commit without a begin"))?;
+                self.counters.transactions += 1;
+                self.frontier.commit(self.next, commit.end_lsn, commit.commit_time_micros);
+                self.received = self.received.max(commit.end_lsn);
+                self.advance();
+                Ok(None)
+            }
+            Message::Relation(relation) => self.announce(relation),
+            Message::Insert { relation, new } => {
+                self.upsert(payload, relation, None, &new, reselected)
+            }
+            Message::Update { relation, old, new } => {
+                self.upsert(payload, relation, old.as_ref(), &new, reselected)
+            }
+            Message::Delete { relation, old } => self.delete(relation, &old),
+            Message::Truncate { relations, .. } => self.truncate(relations.iter()),
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical(_) => Ok(None),
+        }
+    }
+
+    fn open_transaction(&self) -> Result<OpenTransaction, PipelineError> {
+        self.transaction.ok_or(PipelineError::Order("a change outside a transaction"))
+    }
+
+    fn announce(&mut self, relation: Relation) -> Result<Option<Work>, PipelineError> {
+        let name = (relation.schema.clone(), relation.name.clone());
+        let Some(plan) = self.tables.get(&name) else {
+            self.relations.insert(relation.oid, None);
+            return Ok(None);
+        };
+        let unknown: Vec<u32> = relation
+            .columns
+            .iter()
+            .map(|column| column.type_oid)
+            .filter(|&oid| !self.types.knows(oid))
+            .collect();
+        if !unknown.is_empty() {
+            self.stalled = Some(Stalled::LearnTypes(relation));
+            return Ok(Some(Work::LearnTypes(unknown)));
+        }
+        let target = Target::compile(&relation, plan, &self.types)?;
+        self.relations.insert(relation.oid, Some(target));
+        Ok(None)
+    }
+
+    /// The types asked for are in `types` now; the shell marks those the catalog does not know as well.
+    pub fn learned(&mut self, types: TypeRegistry) -> Result<(), PipelineError> {
+        let Some(Stalled::LearnTypes(relation)) = self.stalled.take() else {
+            return Err(PipelineError::Order("types that were not asked for"));
+        };
+        self.types = types;
+        let name = (relation.schema.clone(), relation.name.clone());
+        if let Some(plan) = self.tables.get(&name) {
+            let target = Target::compile(&relation, plan, &self.types)?;
+            self.relations.insert(relation.oid, Some(target));
+        }
+        Ok(())
+    }
+
+    /// The types known so far.
+    pub fn types(&self) -> &TypeRegistry {
+        &self.types
+    }
+
+    fn upsert(
+        &mut self,
+        payload: &[u8],
+        relation: u32,
+        old: Option<&OldTuple<'_>>,
+        new: &Tuple<'_>,
+        reselected: Option<&[Option<Vec<u8>>]>,
+    ) -> Result<Option<Work>, PipelineError> {
+        let transaction = self.open_transaction()?;
+        let known = self.relations.get(&relation);
+        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
+            return Ok(None);
+        };
+        let mut row = row::resolve(new, old, |column| target.uses(column))?;
+        match (row.missing.is_empty(), reselected) {
+            (true, _) => {}
+            (false, Some(values)) => {
+                for (&column, value) in row.missing.iter().zip(values) {
+                    if let Some(field) = row.fields.get_mut(column) {
+                        *field = value.as_deref().map_or(Field::Null, Field::Text);
+                    }
+                }
+            }
+            (false, None) => {
+                let reselect = target.reselect(&row.fields, &row.missing, transaction.xid)?;
+                self.stalled =
+                    Some(Stalled::Reselect { payload: payload.to_vec(), missing: row.missing });
+                return Ok(Some(Work::Reselect(reselect)));
+            }
+        }
+        self.counters.rows += 1;
+        let scratch = &mut self.scratch;
+        target.write_key(&row.fields, scratch)?;
+        if let Some(old) = old {
+            let old = row::old_row(old)?;
+            let mut moved_from = Scratch::default();
+            target.write_key(&old, &mut moved_from)?;
+            if moved_from.key != scratch.key {
+                let write = Write::delete(&moved_from.key, transaction.version);
+                push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+            }
+        }
+        target.write_document(&row.fields, scratch)?;
+        let write = Write::index(&scratch.key, transaction.version, &scratch.document);
+        push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+        Ok(None)
+    }
+
+    /// The answer to [`Work::Reselect`]: the columns' texts in the order asked for, or `None` when the row
+    /// is gone (and the change's transaction is visible): its delete or move is still to come, and the
+    /// document is written without those fields.
+    pub fn reselected(&mut self, row: Option<Vec<Option<Vec<u8>>>>) -> Result<(), PipelineError> {
+        let Some(Stalled::Reselect { payload, missing }) = self.stalled.take() else {
+            return Err(PipelineError::Order("columns that were not asked for"));
+        };
+        self.counters.reselected += 1;
+        if row.as_ref().is_some_and(|row| row.len() != missing.len()) {
+            return Err(PipelineError::Order("other columns than were asked for"));
+        }
+        let gone = Vec::new();
+        match self.push_message(&payload, Some(row.as_deref().unwrap_or(&gone)))? {
+            None => Ok(()),
+            Some(_) => Err(PipelineError::Order("columns that are still missing")),
+        }
+    }
+
+    fn delete(
+        &mut self,
+        relation: u32,
+        old: &OldTuple<'_>,
+    ) -> Result<Option<Work>, PipelineError> {
+        let transaction = self.open_transaction()?;
+        let known = self.relations.get(&relation);
+        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
+            return Ok(None);
+        };
+        self.counters.rows += 1;
+        target.write_key(&row::old_row(old)?, &mut self.scratch)?;
+        let write = Write::delete(&self.scratch.key, transaction.version);
+        push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+        Ok(None)
+    }
+
+    fn truncate(
+        &mut self,
+        relations: impl Iterator<Item = u32>,
+    ) -> Result<Option<Work>, PipelineError> {
+        let transaction = self.open_transaction()?;
+        let mut write_aliases = Vec::new();
+        for oid in relations {
+            let known = self.relations.get(&oid).ok_or(PipelineError::UnknownRelation(oid))?;
+            write_aliases.extend(known.as_ref().map(|target| target.write_alias().to_owned()));
+        }
+        if write_aliases.is_empty() {
+            return Ok(None);
+        }
+        self.stalled = Some(Stalled::Truncate);
+        Ok(Some(Work::Truncate(Truncate { write_aliases, version: transaction.version })))
+    }
+
+    /// Every document of the truncated tables was removed, and the removal confirmed.
+    pub fn truncated(&mut self) -> Result<(), PipelineError> {
+        match self.stalled.take() {
+            Some(Stalled::Truncate) => Ok(()),
+            Some(Stalled::Reselect { .. } | Stalled::LearnTypes(_)) | None => {
+                Err(PipelineError::Order("a truncate that was not asked for"))
+            }
+        }
+    }
+
+    /// Takes one row of an initial load; its relation was given to [`Pipeline::load`].
+    pub fn push_row(&mut self, relation: u32, row: &[Field<'_>]) -> Result<(), PipelineError> {
+        let known = self.relations.get(&relation);
+        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
+            return Err(PipelineError::UnknownRelation(relation));
+        };
+        self.counters.rows += 1;
+        target.write_key(row, &mut self.scratch)?;
+        target.write_document(row, &mut self.scratch)?;
+        let version = self.epoch.load_version();
+        let write = Write::index(&self.scratch.key, version, &self.scratch.document);
+        push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+        Ok(())
+    }
+
+    /// Prepares for the rows of a table as the catalog describes it; its types must be known.
+    pub fn load(&mut self, relation: Relation) -> Result<(), PipelineError> {
+        let oid = relation.oid;
+        self.announce(relation)?;
+        match (self.stalled.take(), self.relations.get(&oid)) {
+            (None, Some(Some(_))) => Ok(()),
+            (Some(_), _) | (None, Some(None) | None) => Err(PipelineError::UnknownRelation(oid)),
+        }
+    }
+
+    /// The next batch for a lane, if it is free and it is time.
+    pub fn take_batch(&mut self, lane: LaneId, now: Tick) -> Option<Batch> {
+        let drain = self.draining || matches!(self.stalled, Some(Stalled::Truncate));
+        self.lanes.get_mut(lane.0)?.take(now, self.limits.batch, drain)
+    }
+
+    /// When to ask for batches again if nothing else happens.
+    pub fn deadline(&self) -> Option<Tick> {
+        self.lanes.iter().filter_map(|lane| lane.deadline(self.limits.batch)).min()
+    }
+
+    /// The lanes, in order.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneId> + use<> {
+        (0..self.lanes.len()).map(LaneId)
+    }
+
+    /// Lanes with a request in flight.
+    pub fn requests_in_flight(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.is_in_flight()).count()
+    }
+
+    /// A lane's batch was confirmed whole.
+    pub fn finish_batch(&mut self, lane: LaneId, receipt: Receipt) {
+        self.counters.applied += receipt.applied();
+        self.counters.superseded += receipt.superseded();
+        if let Some(lane) = self.lanes.get_mut(lane.0) {
+            lane.finish(&receipt);
+        }
+        self.advance();
+    }
+
+    /// A lane's batch was printed in a dry run.
+    pub fn discard_batch(&mut self, lane: LaneId, printed: &Printed) {
+        assert!(self.frontier.is_frozen(), "only a dry run discards");
+        if let Some(lane) = self.lanes.get_mut(lane.0) {
+            lane.discard(printed);
+        }
+    }
+
+    fn unconfirmed(&self) -> Sequence {
+        self.lanes.iter().filter_map(Lane::unconfirmed).min().unwrap_or(self.next)
+    }
+
+    fn advance(&mut self) {
+        self.frontier.advance(self.unconfirmed());
+    }
+}
+
+/// Sends a write to the lane of its document.
+fn push(lanes: &mut [Lane], next: &mut Sequence, write: &Write<'_>, limits: BatchLimits) {
+    let lane = write.hash % u64::try_from(lanes.len()).unwrap_or(1);
+    if let Some(lane) = lanes.get_mut(usize::try_from(lane).unwrap_or(0)) {
+        lane.push(*next, write, limits);
+        *next += 1;
+    }
+}
+
+impl<'a> Write<'a> {
+    fn index(key: &'a [u8], version: i64, document: &'a [u8]) -> Self {
+        Self { action: Action::Index, key, hash: document_hash(key), version, document }
+    }
+
+    fn delete(key: &'a [u8], version: i64) -> Self {
+        Self { action: Action::Delete, key, hash: document_hash(key), version, document: &[] }
+    }
+}
