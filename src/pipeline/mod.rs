@@ -198,6 +198,7 @@ pub struct Pipeline {
     draining: bool,
     next: Sequence,
     received: Lsn,
+    reply_requested: bool,
     counters: Counters,
     scratch: Scratch,
 }
@@ -228,6 +229,7 @@ impl Pipeline {
             draining: false,
             next: 0,
             received: Lsn::ZERO,
+            reply_requested: false,
             counters: Counters::default(),
             scratch: Scratch::default(),
         }
@@ -263,6 +265,11 @@ impl Pipeline {
         self.received
     }
 
+    /// Whether the server asked for a status since the last call.
+    pub fn take_reply_requested(&mut self) -> bool {
+        std::mem::take(&mut self.reply_requested)
+    }
+
     /// Up to where everything is confirmed.
     pub fn durable(&self) -> DurableLsn {
         self.frontier.durable()
@@ -282,7 +289,8 @@ impl Pipeline {
     /// before its answer.
     pub fn push_frame(&mut self, frame: &[u8]) -> Result<Option<Work>, PipelineError> {
         match Frame::decode(frame)? {
-            Frame::Keepalive { wal_end, .. } => {
+            Frame::Keepalive { wal_end, reply_requested, .. } => {
+                self.reply_requested |= reply_requested;
                 self.received = self.received.max(wal_end);
                 if self.transaction.is_none() && self.is_drained() {
                     self.frontier.idle_at(wal_end);

@@ -1,0 +1,214 @@
+//! Generations and their aliases.
+//!
+//! A generation is one physical index, `users-000001`, behind two aliases: the private write alias
+//! `users-000001-write`, which every bulk names with `require_alias=true` so that nothing is ever
+//! auto-created, and, once it is complete, the readers' alias `users`.
+
+use elasticsearch::http::Method;
+use serde_json::{Value, json};
+
+use super::client::{Answer, CallError, Client, path_segment};
+
+/// The physical index of a generation.
+pub fn generation_index(index: &str, generation: u32) -> String {
+    format!("{index}-{generation:06}")
+}
+
+/// The alias that bulks name.
+pub fn write_alias(index: &str, generation: u32) -> String {
+    format!("{}-write", generation_index(index, generation))
+}
+
+/// The generation that a physical index is, if it is one of `index`.
+pub fn generation_of(index: &str, physical: &str) -> Option<u32> {
+    let digits = physical.strip_prefix(index)?.strip_prefix('-')?;
+    let plain = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+/// What stands under the name that readers use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReaderName {
+    /// Nothing.
+    Free,
+    /// An alias of exactly this generation of ours.
+    Generation(u32),
+    /// A concrete index, or an alias of something else.
+    Foreign {
+        /// The physical indices behind the name.
+        indices: Vec<String>,
+        /// Whether the name itself is a concrete index.
+        is_concrete: bool,
+    },
+}
+
+/// A call about an index that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// No answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// An answer that is none of the expected ones.
+    #[error("cannot {what}: status {status}, {kind}{detail}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// The error's type.
+        kind: String,
+        /// The server's reason, where it can only speak of names and settings.
+        detail: String,
+    },
+}
+
+impl IndexError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Call(_) => true,
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500..),
+        }
+    }
+}
+
+fn refused(what: String, answer: &Answer) -> IndexError {
+    let json = answer.json();
+    let reason = json.pointer("/error/reason").and_then(Value::as_str);
+    let detail = reason.map_or_else(String::new, |reason| format!(", {reason}"));
+    IndexError::Refused { what, status: answer.status, kind: answer.error_kind(), detail }
+}
+
+fn expect(what: impl FnOnce() -> String, answer: Answer) -> Result<Answer, IndexError> {
+    if answer.is_success() { Ok(answer) } else { Err(refused(what(), &answer)) }
+}
+
+/// What stands under `index`.
+pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, IndexError> {
+    let query = [("filter_path", "*.aliases")];
+    let answer = client.call(Method::Get, &format!("/{}", path_segment(index)), &query, None).await?;
+    if answer.status == 404 {
+        return Ok(ReaderName::Free);
+    }
+    let answer = expect(|| format!("look up \"{index}\""), answer)?;
+    let indices: Vec<String> = match answer.json() {
+        Value::Object(indices) => indices.into_iter().map(|(name, _)| name).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Vec::new()
+        }
+    };
+    let generation = match indices.as_slice() {
+        [only] => generation_of(index, only),
+        _ => None,
+    };
+    Ok(match generation {
+        Some(generation) => ReaderName::Generation(generation),
+        None => {
+            let is_concrete = indices.iter().any(|name| name == index);
+            ReaderName::Foreign { indices, is_concrete }
+        }
+    })
+}
+
+/// The generations of `index` that exist, in ascending order.
+pub async fn generations(client: &Client, index: &str) -> Result<Vec<u32>, IndexError> {
+    let path = format!("/{}-*", path_segment(index));
+    let query = [("filter_path", "*.aliases"), ("expand_wildcards", "all")];
+    let answer = client.call(Method::Get, &path, &query, None).await?;
+    if answer.status == 404 {
+        return Ok(Vec::new());
+    }
+    let answer = expect(|| format!("list the generations of \"{index}\""), answer)?;
+    let json = answer.json();
+    let names = json.as_object().into_iter().flat_map(|indices| indices.keys());
+    let mut generations: Vec<u32> = names.filter_map(|name| generation_of(index, name)).collect();
+    generations.sort_unstable();
+    Ok(generations)
+}
+
+/// How many documents a generation holds, after a refresh.
+pub async fn document_count(
+    client: &Client,
+    index: &str,
+    generation: u32,
+) -> Result<u64, IndexError> {
+    let physical = generation_index(index, generation);
+    let segment = path_segment(&physical);
+    let what = || format!("count the documents of \"{physical}\"");
+    let path = format!("/{segment}/_refresh");
+    expect(what, client.call(Method::Post, &path, &[], None).await?)?;
+    let answer = client.call(Method::Get, &format!("/{segment}/_count"), &[], None).await?;
+    let answer = expect(what, answer)?;
+    Ok(answer.json().pointer("/count").and_then(Value::as_u64).unwrap_or(0))
+}
+
+/// Creates a generation with its private write alias; `for_readers` adds the readers' alias in the same
+/// call. A generation that is already there is left as it is.
+pub async fn create(
+    client: &Client,
+    index: &str,
+    generation: u32,
+    body: &Value,
+    for_readers: bool,
+) -> Result<(), IndexError> {
+    let physical = generation_index(index, generation);
+    let mut aliases = serde_json::Map::new();
+    aliases.insert(write_alias(index, generation), json!({}));
+    if for_readers {
+        aliases.insert(index.to_owned(), json!({}));
+    }
+    let mut body = body.clone();
+    if let Some(body) = body.as_object_mut() {
+        body.insert("aliases".to_owned(), Value::Object(aliases));
+    }
+    let path = format!("/{}", path_segment(&physical));
+    let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
+    let exists = answer.error_kind() == "resource_already_exists_exception";
+    if answer.status == 400 && exists {
+        return Ok(());
+    }
+    expect(|| format!("create the index \"{physical}\""), answer).map(|_| ())
+}
+
+/// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it.
+pub async fn give_to_readers(
+    client: &Client,
+    index: &str,
+    generation: u32,
+    previous: Option<u32>,
+) -> Result<(), IndexError> {
+    let physical = generation_index(index, generation);
+    let mut actions = vec![json!({"add": {"index": physical, "alias": index}})];
+    if let Some(previous) = previous {
+        let previous = generation_index(index, previous);
+        actions.push(json!({"remove": {"index": previous, "alias": index, "must_exist": false}}));
+    }
+    let body = json!({ "actions": actions });
+    let answer = client.call(Method::Post, "/_aliases", &[], Some(&body)).await?;
+    expect(|| format!("give the alias \"{index}\" to \"{physical}\""), answer).map(|_| ())
+}
+
+/// Removes a generation; one that is not there is as good.
+pub async fn delete(client: &Client, index: &str, generation: u32) -> Result<(), IndexError> {
+    let physical = generation_index(index, generation);
+    let path = format!("/{}", path_segment(&physical));
+    let answer = client.call(Method::Delete, &path, &[], None).await?;
+    if answer.status == 404 {
+        return Ok(());
+    }
+    expect(|| format!("delete the index \"{physical}\""), answer).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_are_told_from_other_indices() {
+        assert_eq!(generation_of("users", &generation_index("users", 7)), Some(7));
+        assert_eq!(generation_of("users", "users-1000000"), Some(1_000_000));
+        for other in ["users", "users-1", "users-00001", "users-00000x", "users-x-000001", "user"] {
+            assert_eq!(generation_of("users", other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Every reason to stop, its class and its remedy.
+//!
+//! Each part has its own error; this module joins them and decides, in one place and without a wildcard,
+//! what is waited out and what ends the program. A document that the cluster refuses is an error here
+//! only because this version stops at it.
+
+use crate::elasticsearch::client::{CallError, ClientError};
+use crate::elasticsearch::index::IndexError;
+use crate::elasticsearch::state::StateError;
+use crate::elasticsearch::writer::WriteError;
+use crate::lsn::Lsn;
+use crate::pgoutput::copy_text::CopyError;
+use crate::pipeline::PipelineError;
+use crate::postgres::PostgresError;
+use crate::postgres::preflight::Problem;
+
+/// Whether to try again or to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Passes by itself: network, overload, a restart. Waited out with back-off.
+    Transient,
+    /// Stays until somebody acts: stop, and say what to do.
+    Definite,
+}
+
+/// Why continuity cannot be proven.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Discontinuity {
+    /// The slot is gone.
+    #[error("the replication slot \"{slot}\" no longer exists")]
+    SlotGone {
+        /// The slot.
+        slot: String,
+    },
+    /// The server gave up the slot's WAL.
+    #[error("the replication slot \"{slot}\" is lost: {reason}")]
+    SlotLost {
+        /// The slot.
+        slot: String,
+        /// As the server names it.
+        reason: String,
+    },
+    /// Somebody else moved the slot, or the state is older than it.
+    #[error("the slot stands at {slot_lsn}, beyond {state_lsn} up to which the indices are known to be complete")]
+    Gap {
+        /// `confirmed_flush_lsn`.
+        slot_lsn: Lsn,
+        /// Of the state document.
+        state_lsn: Lsn,
+    },
+    /// Another database cluster than before.
+    #[error("the state belongs to database system {state}, and this is {found}")]
+    OtherSystem {
+        /// Of the state document.
+        state: String,
+        /// `IDENTIFY_SYSTEM`.
+        found: String,
+    },
+    /// A failover or a restore.
+    #[error("the server is on timeline {found}, and was on {state}")]
+    OtherTimeline {
+        /// Of the state document.
+        state: u32,
+        /// `IDENTIFY_SYSTEM`.
+        found: u32,
+    },
+    /// Documents that no state accounts for.
+    #[error("the index \"{index}\" holds documents, and there is no state that says up to where")]
+    Unaccounted {
+        /// The physical index.
+        index: String,
+    },
+    /// An index that was complete is not there any more.
+    #[error("the index \"{index}\" is gone")]
+    IndexGone {
+        /// The physical index.
+        index: String,
+    },
+}
+
+/// Why a command ended without having done what it is for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Between here and Postgres.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// A row of a copy.
+    #[error("copy of table \"{table}\": {source}")]
+    Copy {
+        /// The table.
+        table: String,
+        /// What is wrong with the line.
+        source: CopyError,
+    },
+    /// The stream's content.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The search client's settings.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A call to the cluster.
+    #[error(transparent)]
+    Search(#[from] CallError),
+    /// An index or an alias.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The state document.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A batch that will never be confirmed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The configuration does not fit what is there.
+    #[error("{what}")]
+    Configuration {
+        /// What does not fit.
+        what: String,
+        /// The key to set.
+        fix: String,
+    },
+    /// What preflight found.
+    #[error("{} problem(s) found before the start", .0.len())]
+    Preflight(Vec<Problem>),
+    /// `needs_resync`.
+    #[error("needs_resync: {0}")]
+    NeedsResync(Discontinuity),
+}
+
+impl Error {
+    /// Whether to try again or to stop.
+    pub fn class(&self) -> Class {
+        let transient = |yes: bool| if yes { Class::Transient } else { Class::Definite };
+        match self {
+            Self::Postgres(error) => error.class(),
+            Self::Search(_) => Class::Transient,
+            Self::Index(error) => transient(error.is_transient()),
+            Self::State(error) => transient(error.is_transient()),
+            Self::Copy { .. }
+            | Self::Pipeline(_)
+            | Self::Client(_)
+            | Self::Write(_)
+            | Self::Configuration { .. }
+            | Self::Preflight(_)
+            | Self::NeedsResync(_) => Class::Definite,
+        }
+    }
+
+    /// What the operator can do.
+    pub fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::Postgres(error) => return error.remedy(),
+            Self::Write(error) => error.remedy(),
+            Self::Configuration { fix, .. } => fix,
+            Self::NeedsResync(Discontinuity::OtherSystem { .. }) => {
+                "check postgres.url: a clone or another database must not write into these indices; if it is \
+                 meant, `waldex run --reload` builds every index anew"
+            }
+            Self::NeedsResync(_) => {
+                "`waldex run --reload` builds every index anew, and readers change over when it is complete"
+            }
+            Self::State(StateError::Refused { status: 401 | 403, .. })
+            | Self::Index(IndexError::Refused { status: 401 | 403, .. }) => {
+                "check the user name and password or API key under elasticsearch, and its rights on the indices"
+            }
+            Self::State(StateError::Taken { .. }) => {
+                "only one waldex may run on a slot: stop the other, or give this one a slot of its own"
+            }
+            Self::State(StateError::Unreadable { .. }) => {
+                "run the version that wrote it, or remove it with `waldex teardown`"
+            }
+            Self::Search(_) | Self::State(StateError::Call(_)) | Self::Index(IndexError::Call(_)) => {
+                "check elasticsearch.addresses, and that the cluster runs"
+            }
+            Self::Pipeline(PipelineError::Projection { .. }) => {
+                "make the table's configuration fit its columns, then `waldex run --reload`"
+            }
+            Self::Copy { .. }
+            | Self::Pipeline(_)
+            | Self::Client(_)
+            | Self::Index(_)
+            | Self::State(_)
+            | Self::Preflight(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The process's exit code: 64 where the configuration is at fault, else 1.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Configuration { .. } | Self::Client(ClientError::CaFile { .. })) {
+            64
+        } else {
+            1
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! `waldex run`: preflight, load what is missing, stream for ever.
+//!
+//! I/O shell: connects the core to Postgres and the search cluster, and decides what a failure means: a
+//! passing one is waited out with back-off, anything else ends the run with its reason.
+
+pub mod dry_run;
+mod lanes;
+mod load;
+mod progress;
+mod recorder;
+pub mod shutdown;
+pub mod start;
+mod stream;
+pub mod tables;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::elasticsearch::client::Client;
+use crate::elasticsearch::retry::Backoff;
+use crate::elasticsearch::state::{State, StateStore};
+use crate::elasticsearch::writer::Writer;
+use crate::error::{Class, Error};
+use crate::lsn::Lsn;
+use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline};
+use crate::postgres::replication::Replication;
+use crate::postgres::session::Session;
+use crate::postgres::{preflight, server};
+use crate::settings::Settings;
+use lanes::Lanes;
+use load::{Loaded, Loading};
+use progress::Progress;
+use recorder::Recorder;
+use shutdown::Shutdown;
+use start::Reload;
+use stream::{Clock, Ended, Streaming};
+use tables::Plan;
+use work::Working;
+
+/// How long the servers may take to be there at the start: they may be starting, too. Later outages
+/// are waited out however long they last.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests of a lane that is not full are at least this far apart, so that single-row commits share one.
+const PACE: Duration = Duration::from_millis(20);
+/// Longest wait between two attempts to reach Postgres.
+const RECONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Where `--until` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Never.
+    Stopped,
+    /// The server's flush position at the start.
+    Current,
+    /// This position.
+    Lsn(Lsn),
+}
+
+/// What `run` was asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to end.
+    pub until: Until,
+    /// What to load again.
+    pub reload: Reload,
+}
+
+/// The limits that the settings mean.
+pub(crate) fn limits(settings: &Settings) -> Limits {
+    let search = &settings.elasticsearch;
+    let pace = PACE.min(search.flush_interval);
+    Limits {
+        lanes: search.concurrency,
+        batch: BatchLimits {
+            documents_max: search.bulk_size,
+            bytes_max: search.bulk_bytes,
+            pace_ms: u64::try_from(pace.as_millis()).unwrap_or(u64::MAX),
+        },
+        memory_budget_bytes: settings.memory_budget_bytes,
+    }
+}
+
+/// Runs until `--until` is reached or a stop is asked for.
+///
+/// # Errors
+/// What ends the run for good, with its remedy.
+pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> Result<(), Error> {
+    let mut progress = Progress::new();
+    let client = Client::new(&settings.elasticsearch)?;
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let store = StateStore::new(client.clone(), &settings.postgres.slot, instance);
+    let Some(started) = patiently(&shutdown, || begin(settings, &client, &store, &options)).await?
+    else {
+        return Ok(());
+    };
+    let writer = Writer::new(client.clone(), settings.elasticsearch.max_retries);
+    let lanes = Lanes::start(&writer, settings.elasticsearch.concurrency);
+    let mut run = Run { settings, client, writer, lanes, clock: Clock::start(), shutdown };
+    run.live(started, &mut progress).await
+}
+
+struct Started {
+    session: Session,
+    plan: Plan,
+    state: State,
+    store: StateStore,
+    until: Option<Lsn>,
+}
+
+/// Preflight and state, up to the first load.
+async fn begin(
+    settings: &Settings,
+    client: &Client,
+    store: &StateStore,
+    options: &Options,
+) -> Result<Started, Error> {
+    let session = Session::connect(&settings.postgres).await?;
+    let problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+    if !problems.is_empty() {
+        return Err(Error::Preflight(problems));
+    }
+    let plan = tables::plan(&session, settings).await?;
+    let mut store = store.clone();
+    let state =
+        start::establish(settings, &session, client, &mut store, &plan, &options.reload).await?;
+    let until = match options.until {
+        Until::Stopped => None,
+        Until::Current => Some(server::flush_lsn(&session).await?),
+        Until::Lsn(lsn) => Some(lsn),
+    };
+    Ok(Started { session, plan, state, store, until })
+}
+
+/// Tries the start again while only passing errors stand in its way and patience lasts; `None` if a
+/// stop was asked for meanwhile.
+async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    shutdown: &Shutdown,
+    mut attempt: impl FnMut() -> F,
+) -> Result<Option<T>, Error> {
+    let began = tokio::time::Instant::now();
+    let mut backoff = Backoff::default();
+    let mut stop = shutdown.clone();
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = stop.requested() => return Ok(None),
+            attempted = Box::pin(attempt()) => match attempted {
+                Ok(done) => return Ok(Some(done)),
+                Err(error) => error,
+            },
+        };
+        if error.class() == Class::Definite || began.elapsed() > START_PATIENCE {
+            return Err(error);
+        }
+        warn!(%error, "not ready yet, trying on");
+        tokio::select! {
+            () = stop.requested() => return Ok(None),
+            () = tokio::time::sleep(backoff.next(None)) => {}
+        }
+    }
+}
+
+struct Run<'a> {
+    settings: &'a Settings,
+    client: Client,
+    writer: Writer,
+    lanes: Lanes,
+    clock: Clock,
+    shutdown: Shutdown,
+}
+
+impl Run<'_> {
+    /// Loads and streams over as many connections as it takes.
+    async fn live(&mut self, started: Started, progress: &mut Progress) -> Result<(), Error> {
+        let Started { session, plan, mut state, mut store, until } = started;
+        let mut session = Some(session);
+        let mut backoff = Backoff::default();
+        loop {
+            let began = tokio::time::Instant::now();
+            let life =
+                self.connection(session.take(), &plan, store, state, until, progress).await?;
+            let error = match life {
+                Life::Over => return Ok(()),
+                Life::Broken(kept_store, kept_state, error) => {
+                    (store, state) = (kept_store, *kept_state);
+                    error
+                }
+            };
+            if began.elapsed() > RECONNECT_MAX {
+                backoff = Backoff::default();
+            }
+            let pause = backoff.next(None).min(RECONNECT_MAX);
+            progress.state("reconnecting");
+            warn!(%error, remedy = error.remedy(), ?pause, "Postgres is out of reach, trying on");
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One connection's life. Definite errors are returned.
+    async fn connection(
+        &mut self,
+        session: Option<Session>,
+        plan: &Plan,
+        mut store: StateStore,
+        mut state: State,
+        until: Option<Lsn>,
+        progress: &mut Progress,
+    ) -> Result<Life, Error> {
+        let opened = self.open(session, plan, &mut store, &mut state, progress).await;
+        let (session, stream) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(Life::Over),
+            Err(error) if error.class() == Class::Transient => {
+                return Ok(Life::Broken(store, Box::new(state), error));
+            }
+            Err(error) => return Err(error),
+        };
+        progress.state("streaming");
+        progress.new_pipeline();
+        let mut pipeline = self.pipeline(plan, &state);
+        let search = Some((self.client.clone(), self.writer.clone()));
+        let mut working = Working::new(Arc::new(session), search);
+        let mut recorder = Recorder::new(self.client.clone(), store, state);
+        let streaming = Streaming {
+            stream,
+            pipeline: &mut pipeline,
+            lanes: &mut self.lanes,
+            recorder: &mut recorder,
+            working: &mut working,
+            shutdown: &mut self.shutdown,
+            progress,
+            clock: self.clock,
+            until,
+            grace: self.settings.shutdown_grace,
+        };
+        match Box::pin(streaming.run()).await? {
+            Ended::Reached => {
+                info!(confirmed = %recorder.recorded().lsn(), "reached the position asked for");
+                Ok(Life::Over)
+            }
+            Ended::Stopped => {
+                info!(confirmed = %recorder.recorded().lsn(), "stopped");
+                Ok(Life::Over)
+            }
+            Ended::Disconnected(error) => {
+                progress.state("reconnecting");
+                warn!(%error, remedy = error.remedy(), "the stream of changes broke off");
+                self.settle(&mut pipeline, progress).await?;
+                let mut stop = self.shutdown.clone();
+                tokio::select! {
+                    () = stop.requested() => Ok(Life::Over),
+                    kept = recorder.into_state() => {
+                        let (store, state) = kept?;
+                        Ok(Life::Broken(store, Box::new(state), error))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects, proves continuity, loads what is missing, starts the stream.
+    async fn open(
+        &mut self,
+        session: Option<Session>,
+        plan: &Plan,
+        store: &mut StateStore,
+        state: &mut State,
+        progress: &mut Progress,
+    ) -> Result<Option<(Session, crate::postgres::replication::ReplicationStream)>, Error> {
+        let postgres = &self.settings.postgres;
+        let session = match session {
+            Some(session) => session,
+            None => Session::connect(postgres).await?,
+        };
+        let mut replication = Replication::connect(postgres, session.encoding()).await?;
+        let source = start::Source {
+            system: replication.identify_system().await?,
+            slot: crate::postgres::slot::inspect(&session, &postgres.slot).await?,
+        };
+        start::prove_continuity(state, &source, &postgres.slot).map_err(Error::NeedsResync)?;
+        if self.load_missing(&session, plan, store, state, progress).await? == Loads::Stopped {
+            return Ok(None);
+        }
+        // From the slot's own position: ours could lie beyond a failed-over server's, which then skips.
+        let stream = replication.start(&postgres.slot, &postgres.publication, Lsn::ZERO).await?;
+        Ok(Some((session, stream)))
+    }
+
+    async fn load_missing(
+        &mut self,
+        session: &Session,
+        plan: &Plan,
+        store: &mut StateStore,
+        state: &mut State,
+        progress: &mut Progress,
+    ) -> Result<Loads, Error> {
+        for table in &plan.tables {
+            let name = table.name();
+            let Some(entry) = state.tables.get(&name).filter(|entry| !entry.loaded) else { continue };
+            progress.state("backfilling");
+            progress.new_pipeline();
+            load::announce(&table.published, &entry.index, entry.generation);
+            let began = tokio::time::Instant::now();
+            let mut pipeline = self.pipeline(plan, state);
+            let loading = Loading {
+                session,
+                pipeline: &mut pipeline,
+                lanes: &mut self.lanes,
+                shutdown: &mut self.shutdown,
+                progress,
+                clock: self.clock,
+            };
+            let loaded = Box::pin(loading.run(&table.published)).await;
+            let Loaded::Whole { rows } = self.settled(loaded, &mut pipeline, progress).await? else {
+                return Ok(Loads::Stopped);
+            };
+            let end = server::flush_lsn(session).await?;
+            if let Some(entry) = state.tables.get_mut(&name) {
+                entry.loaded = true;
+                entry.load_end_lsn = Some(end);
+            }
+            store.write(state).await?;
+            info!(table = name, rows, seconds = began.elapsed().as_secs_f64(), "loaded");
+        }
+        Ok(Loads::Whole)
+    }
+
+    /// A load that failed leaves requests in flight, which must not meet those of the next attempt.
+    async fn settled(
+        &mut self,
+        loaded: Result<Loaded, Error>,
+        pipeline: &mut Pipeline,
+        progress: &mut Progress,
+    ) -> Result<Loaded, Error> {
+        if matches!(&loaded, Err(error) if error.class() == Class::Transient) {
+            self.settle(pipeline, progress).await?;
+        }
+        loaded
+    }
+
+    /// Waits for the requests in flight: sent again by the next connection, their writes could otherwise
+    /// be overtaken by later ones of the same transaction, which carry the same version.
+    async fn settle(
+        &mut self,
+        pipeline: &mut Pipeline,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let mut stop = self.shutdown.clone();
+        while pipeline.requests_in_flight() > 0 {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(()),
+                report = self.lanes.report() => match report {
+                    lanes::Report::Decided(lane, decided) => {
+                        pipeline.finish_batch(lane, decided?);
+                    }
+                    lanes::Report::Waiting(lane, waiting) => progress.lane_waits(lane, &waiting),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn pipeline(&self, plan: &Plan, state: &State) -> Pipeline {
+        let generation = |name: &str| state.tables.get(name).map_or(1, |entry| entry.generation);
+        let plans = plan.tables.iter().map(|table| table.plan(generation(&table.name())));
+        let (types, epoch) = (plan.types.clone(), Epoch(state.epoch));
+        Pipeline::new(plans.collect(), types, epoch, limits(self.settings))
+    }
+}
+
+/// How one connection's life ended.
+enum Life {
+    /// The run is over: the position was reached, or a stop was asked for.
+    Over,
+    /// To be followed by another.
+    Broken(StateStore, Box<State>, Error),
+}
+
+#[derive(PartialEq, Eq)]
+enum Loads {
+    Whole,
+    Stopped,
+}

@@ -1,0 +1,275 @@
+//! From nothing, or from whatever a crash left, to a state that the stream can go on from.
+//!
+//! Continuity is proven or waldex stops in `needs_resync` (spec P5): the state's system and timeline are
+//! the server's, the slot is there and not beyond the state, and every index that was complete is there.
+
+use tracing::{info, warn};
+
+use super::tables::{Plan, PlannedTable};
+use crate::elasticsearch::client::Client;
+use crate::elasticsearch::index::{self, ReaderName, generation_index};
+use crate::elasticsearch::state::{State, StateStore, TableState};
+use crate::error::{Discontinuity, Error};
+use crate::postgres::PostgresError;
+use crate::postgres::pinned::Encoding;
+use crate::postgres::replication::{Replication, SystemIdentity};
+use crate::postgres::session::Session;
+use crate::postgres::slot::{self, SlotFacts};
+use crate::settings::{PostgresSettings, Settings};
+
+/// What `--reload` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Nothing.
+    No,
+    /// Every table, whatever the state is.
+    All,
+    /// One table; the state of the others must be sound.
+    Table(String),
+}
+
+impl Reload {
+    fn wants(&self, table: &str) -> bool {
+        match self {
+            Self::No => false,
+            Self::All => true,
+            Self::Table(wanted) => wanted == table,
+        }
+    }
+}
+
+/// Where the stream may start, as far as Postgres is concerned.
+pub(crate) struct Source {
+    pub(crate) system: SystemIdentity,
+    pub(crate) slot: Option<SlotFacts>,
+}
+
+/// Asks the server who it is and where the slot stands.
+pub(crate) async fn look_at_source(
+    session: &Session,
+    settings: &PostgresSettings,
+) -> Result<Source, Error> {
+    let encoding = session.encoding();
+    let mut replication = Replication::connect(settings, encoding).await?;
+    let system = replication.identify_system().await?;
+    let slot = slot::inspect(session, &settings.slot).await?;
+    Ok(Source { system, slot })
+}
+
+/// Whether the stream can go on from `state`: the gap test, at every start and reconnect.
+pub(crate) fn prove_continuity(
+    state: &State,
+    source: &Source,
+    slot_name: &str,
+) -> Result<(), Discontinuity> {
+    if state.system_id != source.system.system_id {
+        return Err(Discontinuity::OtherSystem {
+            state: state.system_id.clone(),
+            found: source.system.system_id.clone(),
+        });
+    }
+    if state.timeline != source.system.timeline {
+        return Err(Discontinuity::OtherTimeline {
+            state: state.timeline,
+            found: source.system.timeline,
+        });
+    }
+    let Some(slot) = &source.slot else {
+        return Err(Discontinuity::SlotGone { slot: slot_name.to_owned() });
+    };
+    if let Some(reason) = slot.lost_because() {
+        return Err(Discontinuity::SlotLost { slot: slot_name.to_owned(), reason });
+    }
+    match slot.confirmed_flush {
+        Some(slot_lsn) if slot_lsn > state.durable_lsn => {
+            Err(Discontinuity::Gap { slot_lsn, state_lsn: state.durable_lsn })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Finds or makes the state, the slot and the indices. Afterwards every planned table has a generation that
+/// exists and that the state names; those not loaded are to be.
+pub(crate) async fn establish(
+    settings: &Settings,
+    session: &Session,
+    client: &Client,
+    store: &mut StateStore,
+    plan: &Plan,
+    reload: &Reload,
+) -> Result<State, Error> {
+    let found = store.read().await?;
+    let source = look_at_source(session, &settings.postgres).await?;
+    for table in &plan.tables {
+        refuse_foreign_index(client, &table.settings.index).await?;
+    }
+    let mut state = match found {
+        Some(state) if *reload != Reload::All => {
+            prove_continuity(&state, &source, &settings.postgres.slot)
+                .map_err(Error::NeedsResync)?;
+            state
+        }
+        found => {
+            let known = found.map(|state| state.tables).unwrap_or_default();
+            if *reload != Reload::All {
+                refuse_unaccounted(client, plan).await?;
+            }
+            let mut state = fresh_state(settings, session, source).await?;
+            state.tables = known;
+            state
+        }
+    };
+    // A table that was left out for a while has missed changes: it is loaded again when it comes back.
+    state.tables.retain(|name, _| plan.tables.iter().any(|table| table.name() == *name));
+    for table in &plan.tables {
+        let name = table.name();
+        let wanted = reload.wants(&name) || reload.wants(&table.settings.table);
+        let known = state.tables.remove(&name);
+        let entry = choose_generation(client, table, known, wanted).await?;
+        state.tables.insert(name, entry);
+    }
+    store.prepare().await?;
+    // The state first: an index without a state that names it could not be accounted for.
+    store.write(&state).await?;
+    create_missing(client, plan, &state).await?;
+    Ok(state)
+}
+
+/// A state for the slot as it stands; the slot is made if it is missing.
+async fn fresh_state(
+    settings: &Settings,
+    session: &Session,
+    source: Source,
+) -> Result<State, Error> {
+    let name = &settings.postgres.slot;
+    let start = match source.slot {
+        Some(SlotFacts { confirmed_flush: Some(lsn), ref wal_status, .. })
+            if wal_status.as_deref() != Some("lost") =>
+        {
+            lsn
+        }
+        Some(_) => {
+            warn!(slot = name, "the slot is lost: dropping it and making it anew");
+            slot::drop(session, name).await?;
+            create_slot(&settings.postgres, session.encoding()).await?
+        }
+        None => create_slot(&settings.postgres, session.encoding()).await?,
+    };
+    Ok(State::new(
+        source.system.system_id,
+        source.system.timeline,
+        settings.postgres.database.clone(),
+        name,
+        &settings.postgres.publication,
+        start,
+    ))
+}
+
+async fn create_slot(
+    settings: &PostgresSettings,
+    encoding: Encoding,
+) -> Result<crate::lsn::Lsn, PostgresError> {
+    info!(
+        slot = settings.slot,
+        "creating the slot; this waits for every transaction that runs now to end"
+    );
+    let mut replication = Replication::connect(settings, encoding).await?;
+    let consistent_point = replication.create_slot(&settings.slot, false).await?;
+    info!(slot = settings.slot, %consistent_point, "slot created");
+    Ok(consistent_point)
+}
+
+/// Everyone who migrates meets this on day one: the name readers use is taken.
+async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error> {
+    match index::reader_name(client, index).await? {
+        ReaderName::Free | ReaderName::Generation(_) => Ok(()),
+        ReaderName::Foreign { indices, is_concrete } => Err(foreign(index, &indices, is_concrete)),
+    }
+}
+
+fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
+    let what = if is_concrete {
+        format!("\"{index}\" is a concrete index, not made by waldex")
+    } else {
+        format!("\"{index}\" is an alias of {}, not made by waldex", indices.join(", "))
+    };
+    let remove = if is_concrete {
+        format!(r#"{{"remove_index":{{"index":"{index}"}}}}"#)
+    } else {
+        format!(r#"{{"remove":{{"index":"{}","alias":"{index}"}}}}"#, indices.join("\",\""))
+    };
+    let first = generation_index(&format!("{index}-waldex"), 1);
+    let fix = format!(
+        "load side by side: set index: {index}-waldex for this table and run waldex; when it streams, cut \
+         over in one step with POST /_aliases {{\"actions\":[{remove},{{\"add\":{{\"index\":\"{first}\",\
+         \"alias\":\"{index}\"}}}}]}}"
+    );
+    Error::Configuration { what, fix }
+}
+
+/// Without a state, an empty target is loaded; anything else cannot be accounted for.
+async fn refuse_unaccounted(client: &Client, plan: &Plan) -> Result<(), Error> {
+    for table in &plan.tables {
+        let index = &table.settings.index;
+        for generation in index::generations(client, index).await? {
+            if index::document_count(client, index, generation).await? > 0 {
+                let index = generation_index(index, generation);
+                return Err(Error::NeedsResync(Discontinuity::Unaccounted { index }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The generation a table is written to: the one the state names, or a new one.
+async fn choose_generation(
+    client: &Client,
+    table: &PlannedTable,
+    known: Option<TableState>,
+    reload: bool,
+) -> Result<TableState, Error> {
+    let index = &table.settings.index;
+    let existing = index::generations(client, index).await?;
+    if let Some(known) = known.as_ref().filter(|known| !reload && known.index == *index) {
+        if known.loaded && !existing.contains(&known.generation) {
+            let index = generation_index(index, known.generation);
+            return Err(Error::NeedsResync(Discontinuity::IndexGone { index }));
+        }
+        return Ok(known.clone());
+    }
+    let previous = match index::reader_name(client, index).await? {
+        ReaderName::Generation(previous) => Some(previous),
+        ReaderName::Free | ReaderName::Foreign { .. } => None,
+    };
+    let unfinished = known.filter(|known| !known.loaded && known.index == *index);
+    if let Some(unfinished) = unfinished.filter(|known| Some(known.generation) != previous) {
+        index::delete(client, index, unfinished.generation).await?;
+    }
+    Ok(TableState {
+        index: index.clone(),
+        generation: existing.last().map_or(1, |last| last + 1),
+        loaded: false,
+        load_end_lsn: None,
+        previous_generation: previous,
+        readable: previous.is_none(),
+    })
+}
+
+/// Creates the generations that the state names and that are not there.
+async fn create_missing(client: &Client, plan: &Plan, state: &State) -> Result<(), Error> {
+    for table in &plan.tables {
+        let Some(entry) = state.tables.get(&table.name()).filter(|entry| !entry.loaded) else {
+            continue;
+        };
+        let existing = index::generations(client, &entry.index).await?;
+        if existing.contains(&entry.generation) {
+            continue;
+        }
+        let for_readers = entry.readable;
+        let (index, generation) = (&entry.index, entry.generation);
+        index::create(client, index, generation, &table.index_body, for_readers).await?;
+        let physical = generation_index(index, generation);
+        info!(table = table.name(), index = physical, for_readers, "index created");
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! One life of the replication stream: from START_REPLICATION to a stop, a break or an error.
+//!
+//! A single task owns the socket and the pipeline. Nothing in its loop waits for anything but the one
+//! `select!`: lanes, state document, re-selects and truncates work in tasks of their own, so a status goes
+//! out on time whatever the cluster does.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::lanes::{Lanes, Report};
+use super::progress::Progress;
+use super::recorder::Recorder;
+use super::shutdown::Shutdown;
+use super::work::Working;
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::pgoutput::envelope::encode_standby_status;
+use crate::pipeline::{Pipeline, Tick};
+use crate::postgres::replication::ReplicationStream;
+
+/// A status goes out this often at least; far below half of any sensible `wal_sender_timeout`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Replies to keepalives are no closer together: a server that shuts down asks without end (seen: 27 000
+/// a second).
+const STATUS_GAP: Duration = Duration::from_millis(100);
+/// How often a position that `--until` waits for is asked for.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How a life of the stream ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// `--until` was reached, everything is confirmed.
+    Reached,
+    /// A signal; what was in flight is confirmed, or the grace is over.
+    Stopped,
+    /// The connection broke or the server ends; the slot keeps what was not confirmed.
+    Disconnected(Error),
+}
+
+/// What a life of the stream works with.
+pub(crate) struct Streaming<'a> {
+    pub(crate) stream: ReplicationStream,
+    pub(crate) pipeline: &'a mut Pipeline,
+    pub(crate) lanes: &'a mut Lanes,
+    pub(crate) recorder: &'a mut Recorder,
+    pub(crate) working: &'a mut Working,
+    pub(crate) shutdown: &'a mut Shutdown,
+    pub(crate) progress: &'a mut Progress,
+    pub(crate) clock: Clock,
+    pub(crate) until: Option<Lsn>,
+    pub(crate) grace: Duration,
+}
+
+/// Monotonic time as the core wants it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(self) -> Tick {
+        Tick(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(self, tick: Tick) -> tokio::time::Instant {
+        (self.start + Duration::from_millis(tick.0)).into()
+    }
+}
+
+struct Status {
+    sent_at: Option<Instant>,
+    sent: Option<Lsn>,
+    wanted: bool,
+}
+
+impl Streaming<'_> {
+    /// Runs until it ends. An error is definite: the cluster or the stream refuses for good.
+    pub(crate) async fn run(mut self) -> Result<Ended, Error> {
+        let mut ticks = interval(STATUS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asks = interval(ASK_INTERVAL);
+        asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status = Status { sent_at: None, sent: None, wanted: true };
+        loop {
+            if let Err(error) = self.take_frames() {
+                return if is_passing(&error) { Ok(Ended::Disconnected(error)) } else { Err(error) };
+            }
+            self.working.start_if_ready(self.pipeline);
+            self.lanes.feed(self.pipeline, self.clock.now());
+            self.recorder.offer(self.pipeline.durable(), self.until_is_durable());
+            self.queue_status(&mut status);
+            if self.until_is_durable() && self.until <= Some(self.recorder.recorded().lsn()) {
+                return self.finish(Ended::Reached).await;
+            }
+            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
+            let reads = self.pipeline.wants_frame();
+            tokio::select! {
+                biased;
+                // 1. A stop comes before everything else.
+                () = self.shutdown.requested() => return self.drain().await,
+                // 2. The status timer, which nothing below can hold up.
+                _ = ticks.tick() => {
+                    status.wanted = true;
+                    self.progress.tick(self.pipeline, self.recorder.recorded().lsn());
+                }
+                // 3. What the outside world answers.
+                report = self.lanes.report() => self.take_report(report)?,
+                recorded = self.recorder.written() => recorded?,
+                worked = self.working.finished() => match worked {
+                    Ok(done) => done.give_to(self.pipeline)?,
+                    Err(error) if is_passing(&error) => return Ok(Ended::Disconnected(error)),
+                    Err(error) => return Err(error),
+                },
+                // 4. The server ends this connection first when it shuts down.
+                () = self.working.session_closed() => {
+                    return Ok(Ended::Disconnected(Error::Postgres(crate::postgres::PostgresError::Closed)));
+                }
+                // 5. Writes that have waited for company long enough.
+                () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {}
+                // 6. A position to ask for.
+                _ = asks.tick(), if self.until.is_some() && self.pipeline.is_drained() => self.ask(),
+                // 7. The socket: writes always, reads while there is room.
+                moved = self.stream.progress(reads) => if let Err(error) = moved {
+                    return self.explain(error.into());
+                },
+            }
+        }
+    }
+
+    /// Takes the frames that were read, while there is room.
+    fn take_frames(&mut self) -> Result<(), Error> {
+        while self.pipeline.wants_frame() {
+            let Some(frame) = self.stream.next_frame()? else { break };
+            if let Some(work) = self.pipeline.push_frame(frame)? {
+                self.working.add(work);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone; what the server said last, if anything, says why.
+    fn explain(&mut self, broken: Error) -> Result<Ended, Error> {
+        let error = loop {
+            match self.stream.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => break broken,
+                Err(last) => break last.into(),
+            }
+        };
+        if is_passing(&error) { Ok(Ended::Disconnected(error)) } else { Err(error) }
+    }
+
+    fn take_report(&mut self, report: Report) -> Result<(), Error> {
+        match report {
+            Report::Decided(lane, Ok(receipt)) => {
+                self.progress.lane_is_well(lane);
+                self.pipeline.finish_batch(lane, receipt);
+                Ok(())
+            }
+            Report::Decided(_, Err(error)) => Err(error.into()),
+            Report::Waiting(lane, waiting) => {
+                self.progress.lane_waits(lane, &waiting);
+                Ok(())
+            }
+        }
+    }
+
+    fn until_is_durable(&self) -> bool {
+        self.until.is_some_and(|until| self.pipeline.durable().lsn() >= until)
+    }
+
+    /// Asks the server for a keepalive: an idle stream may stand before `until` for ever.
+    fn ask(&mut self) {
+        self.send_status(true);
+    }
+
+    fn queue_status(&mut self, status: &mut Status) {
+        let flushed = self.recorder.recorded().lsn();
+        let advanced = status.sent != Some(flushed);
+        let asked = self.pipeline.take_reply_requested();
+        status.wanted |= asked || advanced;
+        let gap_over = status.sent_at.is_none_or(|at| at.elapsed() >= STATUS_GAP);
+        if !status.wanted || !gap_over || self.stream.has_queued_output() {
+            return;
+        }
+        *status = Status { sent_at: Some(Instant::now()), sent: Some(flushed), wanted: false };
+        self.send_status(false);
+    }
+
+    fn send_status(&mut self, reply: bool) {
+        let flushed = self.recorder.recorded().lsn();
+        let written = self.pipeline.received().max(flushed);
+        let status = encode_standby_status(written, flushed, flushed, postgres_now_micros(), reply);
+        self.stream.queue_status(&status);
+    }
+
+    /// Stops reading, waits for what is in flight, confirms it.
+    async fn drain(mut self) -> Result<Ended, Error> {
+        info!(grace = ?self.grace, requests = self.pipeline.requests_in_flight(), "stopping: draining what is in flight");
+        self.pipeline.drain();
+        let over = tokio::time::Instant::now() + self.grace;
+        let mut ticks = interval(STATUS_INTERVAL);
+        loop {
+            self.lanes.feed(self.pipeline, self.clock.now());
+            self.recorder.offer(self.pipeline.durable(), true);
+            if self.pipeline.is_drained()
+                && !self.recorder.is_writing()
+                && self.recorder.recorded().lsn() >= self.pipeline.durable().lsn()
+            {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = sleep_until(over) => {
+                    warn!("the grace is over: what was not confirmed will be sent again");
+                    break;
+                }
+                _ = ticks.tick() => self.send_status(false),
+                report = self.lanes.report() => self.take_report(report)?,
+                recorded = self.recorder.written() => recorded?,
+                moved = self.stream.progress(false) => if let Err(error) = moved {
+                    debug!(%error, "the connection ended while draining");
+                    return Ok(Ended::Stopped);
+                },
+            }
+        }
+        self.finish(Ended::Stopped).await
+    }
+
+    async fn finish(mut self, ended: Ended) -> Result<Ended, Error> {
+        self.send_status(false);
+        if let Err(error) = self.stream.finish().await {
+            debug!(%error, "the stream did not end in good order");
+        }
+        Ok(ended)
+    }
+}
+
+fn is_passing(error: &Error) -> bool {
+    error.class() == crate::error::Class::Transient
+}
+
+/// Microseconds since 2000-01-01 UTC, as the protocol wants them; only shown by the server.
+fn postgres_now_micros() -> i64 {
+    const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or(0)
+}

@@ -1,0 +1,133 @@
+//! Which tables are kept in which indices: the configuration matched with the publication.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::config::index_name;
+use crate::document::mapping::index_body;
+use crate::document::projection::Projection;
+use crate::document::types::TypeRegistry;
+use crate::elasticsearch::index::write_alias;
+use crate::error::Error;
+use crate::pipeline::TablePlan;
+use crate::postgres::catalog::{self, PublishedTable};
+use crate::postgres::session::Session;
+use crate::settings::{Settings, TableSettings};
+
+/// One table, as published and as configured.
+#[derive(Clone, Debug)]
+pub struct PlannedTable {
+    /// As the catalog describes it.
+    pub published: PublishedTable,
+    /// As configured, or with every default.
+    pub settings: TableSettings,
+    /// Settings and mappings of its index.
+    pub index_body: Value,
+}
+
+impl PlannedTable {
+    /// Schema-qualified name, as the state document has it.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.settings.schema, self.settings.table)
+    }
+
+    /// What the pipeline needs to know.
+    pub(crate) fn plan(&self, generation: u32) -> TablePlan {
+        TablePlan {
+            settings: self.settings.clone(),
+            key: self.published.key.iter().map(|column| column.name.clone()).collect(),
+            write_alias: write_alias(&self.settings.index, generation),
+        }
+    }
+}
+
+/// The tables to keep, and the types of their columns.
+#[derive(Debug)]
+pub struct Plan {
+    /// In the publication's order.
+    pub tables: Vec<PlannedTable>,
+    /// Everything the catalog says of their columns' types.
+    pub types: TypeRegistry,
+}
+
+/// Matches the publication's tables with the configuration. Preflight has found every configured table.
+///
+/// # Errors
+/// A table that cannot be projected or indexed as configured; the catalog's.
+pub async fn plan(session: &Session, settings: &Settings) -> Result<Plan, Error> {
+    let published = catalog::published_tables(session, &settings.postgres.publication).await?;
+    let types = learn_types(session, &published).await?;
+    let mut tables = Vec::new();
+    for table in published {
+        let Some(configured) = configured(settings, &table) else { continue };
+        tables.push(planned(table, configured, &types)?);
+    }
+    refuse_shared_indices(&tables)?;
+    Ok(Plan { tables, types })
+}
+
+async fn learn_types(
+    session: &Session,
+    published: &[PublishedTable],
+) -> Result<TypeRegistry, Error> {
+    let mut types = TypeRegistry::builtin();
+    let columns = published.iter().flat_map(|table| &table.relation.columns);
+    let unknown: Vec<u32> =
+        columns.map(|column| column.type_oid).filter(|&oid| !types.knows(oid)).collect();
+    if !unknown.is_empty() {
+        let facts = catalog::type_facts(session, &unknown).await?;
+        types.learn(&facts, &unknown);
+    }
+    Ok(types)
+}
+
+fn configured(settings: &Settings, table: &PublishedTable) -> Option<TableSettings> {
+    let (schema, name) = (&table.relation.schema, &table.relation.name);
+    if settings.tables.is_empty() {
+        return Some(TableSettings::with_defaults(schema, name));
+    }
+    let same = |configured: &&TableSettings| &configured.schema == schema && &configured.table == name;
+    settings.tables.iter().find(same).cloned()
+}
+
+fn planned(
+    published: PublishedTable,
+    settings: TableSettings,
+    types: &TypeRegistry,
+) -> Result<PlannedTable, Error> {
+    let name = format!("{}.{}", settings.schema, settings.table);
+    let unfit = |what: String| Error::Configuration {
+        what,
+        fix: format!("correct the entry of {name} under tables"),
+    };
+    if let Err(reason) = index_name::validate(&settings.index) {
+        return Err(Error::Configuration {
+            what: format!("table \"{name}\": \"{}\" is no index name: {reason}", settings.index),
+            fix: format!("set tables[].index for {name}"),
+        });
+    }
+    let key: Vec<String> = published.key.iter().map(|column| column.name.clone()).collect();
+    let projection = Projection::compile(&published.relation, &key, &settings, types)
+        .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
+    let index_body = index_body(&projection, &settings)
+        .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
+    Ok(PlannedTable { published, settings, index_body })
+}
+
+fn refuse_shared_indices(tables: &[PlannedTable]) -> Result<(), Error> {
+    let mut by_index: BTreeMap<&str, &PlannedTable> = BTreeMap::new();
+    for table in tables {
+        if let Some(other) = by_index.insert(&table.settings.index, table) {
+            let (first, second) = (other.name(), table.name());
+            return Err(Error::Configuration {
+                what: format!(
+                    "tables \"{first}\" and \"{second}\" would share the index \"{}\"",
+                    table.settings.index
+                ),
+                fix: format!("set tables[].index for {second}"),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What the pipeline needs from the outside world while it is stalled: columns selected again, tables
+//! emptied, types looked up. One piece of work at a time, in a task of its own.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::document::types::TypeFacts;
+use crate::elasticsearch::client::Client;
+use crate::elasticsearch::truncate::remove_all;
+use crate::elasticsearch::writer::Writer;
+use crate::error::Error;
+use crate::pipeline::{Pipeline, PipelineError, Reselect, Truncate, Work};
+use crate::postgres::catalog;
+use crate::postgres::reselect::reselect;
+use crate::postgres::session::Session;
+
+/// A commit can be decoded before new snapshots see it; it becomes visible within moments, unless it waits
+/// for a synchronous standby.
+const VISIBILITY_POLL: Duration = Duration::from_millis(20);
+
+/// The answer to a piece of work.
+pub(crate) enum Done {
+    Reselected(Option<Vec<Option<Vec<u8>>>>),
+    Truncated,
+    Learned { asked: Vec<u32>, facts: Vec<TypeFacts> },
+}
+
+impl Done {
+    /// Lets the pipeline go on.
+    pub(crate) fn give_to(self, pipeline: &mut Pipeline) -> Result<(), PipelineError> {
+        match self {
+            Self::Reselected(row) => pipeline.reselected(row),
+            Self::Truncated => pipeline.truncated(),
+            Self::Learned { asked, facts } => {
+                let mut types = pipeline.types().clone();
+                types.learn(&facts, &asked);
+                pipeline.learned(types)
+            }
+        }
+    }
+}
+
+/// The connections that work is done over.
+pub(crate) struct Working {
+    session: Arc<Session>,
+    /// None in a dry run, which removes nothing.
+    search: Option<(Client, Writer)>,
+    waiting: Option<Work>,
+    running: Option<JoinHandle<Result<Done, Error>>>,
+}
+
+impl Working {
+    pub(crate) fn new(session: Arc<Session>, search: Option<(Client, Writer)>) -> Self {
+        Self { session, search, waiting: None, running: None }
+    }
+
+    /// Takes on what the pipeline asked for; it asks for one thing at a time.
+    pub(crate) fn add(&mut self, work: Work) {
+        assert!(self.waiting.is_none() && self.running.is_none(), "one piece of work at a time");
+        self.waiting = Some(work);
+    }
+
+    /// Starts what was taken on, if it may start: a truncate waits until every earlier write is confirmed.
+    pub(crate) fn start_if_ready(&mut self, pipeline: &Pipeline) {
+        let must_wait = |work: &mut Work| match work {
+            Work::Truncate(_) => !pipeline.is_drained(),
+            Work::Reselect(_) | Work::LearnTypes(_) => false,
+        };
+        let Some(work) = self.waiting.take_if(|work| !must_wait(work)) else { return };
+        let session = Arc::clone(&self.session);
+        self.running = Some(match work {
+            Work::Reselect(row) => tokio::spawn(select_again(session, row)),
+            Work::LearnTypes(asked) => tokio::spawn(look_up(session, asked)),
+            Work::Truncate(truncate) => tokio::spawn(empty(self.search.clone(), truncate)),
+        });
+    }
+
+    /// The answer, once there is one; for ever if nothing runs. Cancel-safe.
+    pub(crate) async fn finished(&mut self) -> Result<Done, Error> {
+        let Some(running) = &mut self.running else { return pending().await };
+        let joined = running.await;
+        self.running = None;
+        match joined {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Returns when the ordinary connection is gone: Postgres ends it first when it shuts down.
+    pub(crate) async fn session_closed(&self) {
+        self.session.closed().await;
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.abort();
+        }
+    }
+}
+
+async fn select_again(session: Arc<Session>, row: Reselect) -> Result<Done, Error> {
+    loop {
+        let found = reselect(&session, &row.relation, &row.columns, &row.key_columns, &row.key).await?;
+        if found.row.is_some() || found.snapshot.sees(row.xid) {
+            return Ok(Done::Reselected(found.row));
+        }
+        tokio::time::sleep(VISIBILITY_POLL).await;
+    }
+}
+
+async fn look_up(session: Arc<Session>, asked: Vec<u32>) -> Result<Done, Error> {
+    let facts = catalog::type_facts(&session, &asked).await?;
+    Ok(Done::Learned { asked, facts })
+}
+
+async fn empty(search: Option<(Client, Writer)>, truncate: Truncate) -> Result<Done, Error> {
+    let Some((client, writer)) = search else { return Ok(Done::Truncated) };
+    for alias in &truncate.write_aliases {
+        let tell = |waiting: crate::elasticsearch::writer::Waiting| {
+            warn!(reason = waiting.reason, attempts = waiting.attempts, "cannot empty the index yet");
+        };
+        let removed = remove_all(&client, &writer, alias, truncate.version, tell).await?;
+        info!(index = alias, documents = removed, "truncate: documents removed");
+    }
+    Ok(Done::Truncated)
+}
