@@ -1,0 +1,452 @@
+//! The command line: what can be typed, and its help.
+//!
+//! Values are kept as text and judged in `config`, together with variables and the file, so that all
+//! mistakes are reported at once. clap's own environment support is not used for the same reason, and
+//! because its help would print what the variables hold.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::lsn::Lsn;
+
+/// Exit code: done.
+pub const EXIT_DONE: u8 = 0;
+/// Exit code: stopped with a reason.
+pub const EXIT_STOPPED: u8 = 1;
+/// Exit code: bad usage or configuration (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Keeps Elasticsearch and OpenSearch equal to PostgreSQL tables, by logical replication.
+///
+/// A change is acknowledged to PostgreSQL only after the search cluster has confirmed it, so that nothing
+/// is lost when either side, or waldex, is stopped or killed.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "waldex", version, propagate_version = true, after_long_help = AFTER_HELP)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A flag wins over its WALDEX_… variable, which wins over the file. Passwords and API keys have no flag, \
+since a command line is visible to every user of the machine: WALDEX_POSTGRES_PASSWORD, \
+WALDEX_ELASTICSEARCH_PASSWORD, WALDEX_ELASTICSEARCH_API_KEY, or the …-file flags.
+
+Exit codes: 0 done, 1 stopped with a reason, 64 bad usage or configuration.
+
+Example, with no file at all: every table of the publication, each under its own name
+  waldex run --postgres-url postgres://waldex@db/app --slot waldex --publication waldex \\
+             --elasticsearch-url https://es1:9200";
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check everything, load what is missing, then stream for ever
+    Run(RunArgs),
+    /// Check only: each problem one line, with its exact fix; exit code 0 or 1
+    Check,
+    /// Print, or apply, the SQL: publication, slot, role, grants
+    Setup(SetupArgs),
+    /// State, lag in bytes and seconds, WAL kept by the source
+    Status(StatusArgs),
+    /// Drop the slot and the state, after asking
+    Teardown(TeardownArgs),
+    /// Of a later version.
+    #[command(hide = true, disable_help_flag = true)]
+    Plan(Rest),
+    /// Of a later version.
+    #[command(hide = true, disable_help_flag = true)]
+    Reindex(Rest),
+    /// Of a later version.
+    #[command(hide = true, disable_help_flag = true)]
+    Verify(Rest),
+    /// Of a later version.
+    #[command(hide = true, disable_help_flag = true)]
+    DeadLetters(Rest),
+}
+
+impl Command {
+    /// For a command that this version knows and has not: the sentence to print before exiting with
+    /// [`EXIT_USAGE`].
+    pub fn not_in_this_version(&self) -> Option<String> {
+        let name = match self {
+            Self::Run(_) | Self::Check | Self::Setup(_) | Self::Status(_) | Self::Teardown(_) => {
+                return None;
+            }
+            Self::Plan(_) => "plan",
+            Self::Reindex(_) => "reindex",
+            Self::Verify(_) => "verify",
+            Self::DeadLetters(_) => "dead-letters",
+        };
+        Some(format!("waldex {name} is not in this version"))
+    }
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Stop, with exit code 0, once everything up to this position is confirmed
+    ///
+    /// `current` is the end of the source's WAL at the start; else a position like 16/B374D848.
+    #[arg(long, value_name = "current|LSN", value_parser = parse_until)]
+    pub until: Option<Until>,
+    /// Load again from the start: this table, or all of them
+    #[arg(long, value_name = "TABLE", num_args = 0..=1, default_missing_value = "")]
+    reload: Option<String>,
+    /// Print the bulk lines to stdout; write and confirm nothing anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl RunArgs {
+    /// Which tables `--reload` names.
+    pub fn reload(&self) -> Reload {
+        match self.reload.as_deref() {
+            None => Reload::Nothing,
+            Some("") => Reload::All,
+            Some(table) => Reload::Table(table.to_owned()),
+        }
+    }
+}
+
+/// What `run` loads again although its load is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Only what is missing.
+    Nothing,
+    /// Every table.
+    All,
+    /// One table, as it was typed: `users` or `public.users`.
+    Table(String),
+}
+
+/// Where `run --until` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// `pg_current_wal_flush_lsn()` at the start.
+    Current,
+    /// A given position.
+    Lsn(Lsn),
+}
+
+fn parse_until(text: &str) -> Result<Until, String> {
+    if text == "current" {
+        return Ok(Until::Current);
+    }
+    text.parse().map(Until::Lsn).map_err(|_| {
+        "must be \"current\" or an LSN: two hexadecimal numbers and a slash, 16/B374D848".to_owned()
+    })
+}
+
+/// Arguments of `setup`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SetupArgs {
+    /// Run the SQL instead of printing it
+    #[arg(long)]
+    pub apply: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `teardown`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TeardownArgs {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Whatever follows a command of a later version; not looked at.
+#[derive(Clone, Debug, Args)]
+pub struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+/// Flags of every command: the settings of the file that are single values.
+///
+/// Not `Debug`-printed anywhere with values: URLs may hold passwords, see the hand-written `Debug`.
+#[derive(Clone, Default, Args)]
+pub struct CommonArgs {
+    /// YAML file with the configuration; without it, flags and variables alone [env: WALDEX_CONFIG]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Source database: postgres://user@host:5432/database?sslmode=verify-full
+    ///
+    /// Several hosts are separated by commas; a socket is postgres:///database?host=/var/run/postgresql.
+    /// Without sslmode a server over the network is verified (verify-full).
+    /// [env: WALDEX_POSTGRES_URL, password: WALDEX_POSTGRES_PASSWORD]
+    #[arg(long, global = true, value_name = "URL", help_heading = POSTGRES)]
+    pub postgres_url: Option<String>,
+    /// File that holds the password [env: WALDEX_POSTGRES_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = POSTGRES)]
+    pub postgres_password_file: Option<String>,
+    /// Logical replication slot [env: WALDEX_SLOT]
+    #[arg(long, global = true, value_name = "NAME", help_heading = POSTGRES)]
+    pub slot: Option<String>,
+    /// Publication to read [env: WALDEX_PUBLICATION]
+    #[arg(long, global = true, value_name = "NAME", help_heading = POSTGRES)]
+    pub publication: Option<String>,
+    /// Answer a server that asks for an md5 password [env: WALDEX_ALLOW_MD5]
+    #[arg(long, global = true, value_name = "true|false", help_heading = POSTGRES,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_md5: Option<String>,
+    /// A node of the search cluster; comma separated or repeated for more [env: WALDEX_ELASTICSEARCH_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = SEARCH)]
+    pub elasticsearch_url: Vec<String>,
+    /// User name; password: WALDEX_ELASTICSEARCH_PASSWORD [env: WALDEX_ELASTICSEARCH_USERNAME]
+    #[arg(long, global = true, value_name = "NAME", help_heading = SEARCH)]
+    pub elasticsearch_username: Option<String>,
+    /// File that holds the password [env: WALDEX_ELASTICSEARCH_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = SEARCH)]
+    pub elasticsearch_password_file: Option<String>,
+    /// File that holds an encoded API key [env: WALDEX_ELASTICSEARCH_API_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = SEARCH)]
+    pub elasticsearch_api_key_file: Option<String>,
+    /// PEM file with the authority that signed the cluster's certificates [env: WALDEX_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = SEARCH)]
+    pub ca_file: Option<String>,
+    /// Documents in a request, at most; default 1000 [env: WALDEX_BULK_SIZE]
+    #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
+    pub bulk_size: Option<String>,
+    /// Bytes in a request, at most; default 5MiB [env: WALDEX_BULK_BYTES]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = FLOW)]
+    pub bulk_bytes: Option<String>,
+    /// A document waits for company this long at most; default 1s [env: WALDEX_FLUSH_INTERVAL]
+    #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
+    pub flush_interval: Option<String>,
+    /// Requests in flight; default 2 [env: WALDEX_CONCURRENCY]
+    #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
+    pub concurrency: Option<String>,
+    /// Limit of one request; default 30s [env: WALDEX_REQUEST_TIMEOUT]
+    #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
+    pub request_timeout: Option<String>,
+    /// Connection attempts on a node before the next is tried; default 3 [env: WALDEX_MAX_RETRIES]
+    #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
+    pub max_retries: Option<String>,
+    /// Compress request bodies [env: WALDEX_COMPRESSION]
+    #[arg(long, global = true, value_name = "true|false", help_heading = FLOW,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub compression: Option<String>,
+    /// Bytes between decode and confirmation, at most; default 16MiB [env: WALDEX_MEMORY_BUDGET]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = FLOW)]
+    pub memory_budget: Option<String>,
+    /// How long a stop may take to finish what is in flight; default 10s [env: WALDEX_SHUTDOWN_GRACE]
+    #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
+    pub shutdown_grace: Option<String>,
+    /// What a document that the cluster refuses does: halt [env: WALDEX_ON_REJECTED]
+    #[arg(long, global = true, value_name = "halt", help_heading = FLOW)]
+    pub on_rejected: Option<String>,
+    /// What a lost slot does: stop [env: WALDEX_ON_SLOT_LOST]
+    #[arg(long, global = true, value_name = "stop", help_heading = FLOW)]
+    pub on_slot_lost: Option<String>,
+    /// human or json; default: human on a terminal, else json [env: WALDEX_LOG_FORMAT]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// error, warn, info, debug or trace; default info [env: WALDEX_LOG_LEVEL]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+const POSTGRES: &str = "PostgreSQL";
+const SEARCH: &str = "Search cluster";
+const FLOW: &str = "Flow and limits";
+
+impl std::fmt::Debug for CommonArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flags: Vec<&str> = self.given().into_iter().map(|(flag, _)| flag).collect();
+        f.debug_struct("CommonArgs")
+            .field("config", &self.config)
+            .field("flags", &flags)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CommonArgs {
+    /// The settings that were given as flags, with the flag's name.
+    pub(crate) fn given(&self) -> Vec<(&'static str, Vec<String>)> {
+        let single = [
+            ("--postgres-url", &self.postgres_url),
+            ("--postgres-password-file", &self.postgres_password_file),
+            ("--slot", &self.slot),
+            ("--publication", &self.publication),
+            ("--allow-md5", &self.allow_md5),
+            ("--elasticsearch-username", &self.elasticsearch_username),
+            ("--elasticsearch-password-file", &self.elasticsearch_password_file),
+            ("--elasticsearch-api-key-file", &self.elasticsearch_api_key_file),
+            ("--ca-file", &self.ca_file),
+            ("--bulk-size", &self.bulk_size),
+            ("--bulk-bytes", &self.bulk_bytes),
+            ("--flush-interval", &self.flush_interval),
+            ("--concurrency", &self.concurrency),
+            ("--request-timeout", &self.request_timeout),
+            ("--max-retries", &self.max_retries),
+            ("--compression", &self.compression),
+            ("--memory-budget", &self.memory_budget),
+            ("--shutdown-grace", &self.shutdown_grace),
+            ("--on-rejected", &self.on_rejected),
+            ("--on-slot-lost", &self.on_slot_lost),
+        ];
+        let mut out: Vec<(&'static str, Vec<String>)> = single
+            .into_iter()
+            .filter_map(|(flag, value)| value.clone().map(|value| (flag, vec![value])))
+            .collect();
+        if !self.elasticsearch_url.is_empty() {
+            out.push(("--elasticsearch-url", self.elasticsearch_url.clone()));
+        }
+        out
+    }
+}
+
+/// The exit code for what clap returns as an error, which includes help and version.
+pub fn exit_code_for(error: &clap::Error) -> u8 {
+    // clap's kinds may grow; everything but help that was asked for is bad usage.
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        EXIT_DONE
+    } else {
+        EXIT_USAGE
+    }
+}
+
+/// clap's text for an error, with the user name and password of every URL in it taken out: clap quotes
+/// arguments it does not understand, and a URL in the wrong place is such an argument.
+pub fn usage_text(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        // Up to the last "@" of the word: an unencoded password may hold any other character.
+        let word_end = after.find(char::is_whitespace).unwrap_or(after.len());
+        let (word, tail) = after.split_at(word_end);
+        match word.rsplit_once('@') {
+            Some((_, host)) => {
+                out.push_str("***@");
+                out.push_str(host);
+            }
+            None => out.push_str(word),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("waldex").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        for words in [["--slot", "s", "check"], ["check", "--slot", "s"]] {
+            assert_eq!(parse(&words).unwrap().common.slot.as_deref(), Some("s"));
+        }
+        let words = ["run", "--elasticsearch-url", "http://a", "--elasticsearch-url", "http://b"];
+        assert_eq!(parse(&words).unwrap().common.elasticsearch_url, ["http://a", "http://b"]);
+    }
+
+    #[test]
+    fn arguments_of_run() {
+        let run = |words: &[&str]| {
+            let Command::Run(run) = parse(words).unwrap().command else { panic!("{words:?}") };
+            run
+        };
+        assert_eq!(run(&["run"]).until, None);
+        assert_eq!(run(&["run"]).reload(), Reload::Nothing);
+        assert_eq!(run(&["run", "--until", "current"]).until, Some(Until::Current));
+        let lsn = "16/B374D848".parse().unwrap();
+        assert_eq!(run(&["run", "--until=16/B374D848"]).until, Some(Until::Lsn(lsn)));
+        assert_eq!(run(&["run", "--reload"]).reload(), Reload::All);
+        assert_eq!(run(&["run", "--reload", "--dry-run"]).reload(), Reload::All);
+        let table = Reload::Table("public.users".to_owned());
+        assert_eq!(run(&["run", "--reload", "public.users"]).reload(), table);
+    }
+
+    #[test]
+    fn switches_take_an_optional_value() {
+        let compression = |words: &[&str]| parse(words).unwrap().common.compression;
+        assert_eq!(compression(&["run"]), None);
+        assert_eq!(compression(&["run", "--compression"]).as_deref(), Some("true"));
+        assert_eq!(compression(&["run", "--compression=false"]).as_deref(), Some("false"));
+    }
+
+    #[test]
+    fn commands_of_later_versions_are_recognised() {
+        for words in [
+            &["plan"][..],
+            &["reindex", "users", "--rollback"],
+            &["verify", "--sample", "100", "--repair"],
+            &["verify", "-c", "w.yaml"],
+            &["dead-letters", "list"],
+            &["plan", "--help"],
+        ] {
+            let command = parse(words).unwrap().command;
+            let expected = format!("waldex {} is not in this version", words[0]);
+            assert_eq!(command.not_in_this_version(), Some(expected));
+        }
+        assert_eq!(parse(&["check"]).unwrap().command.not_in_this_version(), None);
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("teardown") && !help.contains("reindex"), "{help}");
+    }
+
+    #[test]
+    fn exit_codes() {
+        for (words, code) in [
+            (&["--help"][..], 0),
+            (&["run", "--help"], 0),
+            (&["--version"], 0),
+            (&[], 64),
+            (&["fly"], 64),
+            (&["run", "--fly"], 64),
+            (&["run", "--until", "tomorrow"], 64),
+            (&["run", "--slot", "a", "--slot", "b"], 64),
+        ] {
+            assert_eq!(exit_code_for(&parse(words).unwrap_err()), code, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn clap_quotes_no_password() {
+        for words in [
+            &["postgres://u:c4n/4ry@db/a"][..],
+            &["check", "postgres://u:c4n4ry@db/a"],
+            &["check", "--elasticsearch-urls=http://u:c4n4ry@es"],
+        ] {
+            let text = usage_text(&parse(words).unwrap_err());
+            assert!(!text.contains("c4n") && !text.contains("4ry"), "{text}");
+        }
+    }
+
+    /// The help names the variable of each setting; the values of variables never stand in it.
+    #[test]
+    fn help_names_every_variable() {
+        let help = Cli::command().render_long_help().to_string();
+        for key in crate::config::setting_names() {
+            assert!(help.contains(key), "{key}");
+        }
+    }
+}
