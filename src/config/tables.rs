@@ -14,6 +14,7 @@ use super::keys;
 use super::problem::{Place, Problem};
 use super::table_name;
 use super::yaml::{Entry, Walk};
+use crate::document::template::parse_template;
 use crate::settings::{ColumnChoice, TableSettings};
 
 /// Field names that the search cluster keeps for itself and refuses in a document.
@@ -163,7 +164,7 @@ impl Check<'_> {
         self.index(entry, given, &mut out);
         self.columns(entry, &mut out);
         self.renames(entry, &mut out);
-        self.computed(entry);
+        self.computed(entry, &mut out);
         self.fields(entry, &out);
         out.settings.clone_from(&entry.settings);
         out.mappings.clone_from(&entry.mappings);
@@ -223,11 +224,18 @@ impl Check<'_> {
         }
     }
 
-    fn computed(&mut self, entry: &TableText) {
+    fn computed(&mut self, entry: &TableText, out: &mut TableSettings) {
         for (field, template) in &entry.computed {
             self.field_name(field);
-            let message = format!("computed field \"{}\" is not in this version", field.text);
-            self.note(&template.place, message);
+            match parse_template(&template.text) {
+                Ok(parts) => {
+                    out.computed.insert(field.text.clone(), parts);
+                }
+                Err(error) => {
+                    let message = format!("computed field \"{}\": {error}", field.text);
+                    self.note(&template.place, message);
+                }
+            }
         }
     }
 
