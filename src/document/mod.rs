@@ -13,3 +13,14 @@ pub enum Field<'a> {
     /// The value in its type's text form under the pinned session settings.
     Text(&'a [u8]),
 }
+
+mod array;
+mod datetime;
+pub mod id;
+pub mod json;
+mod json_text;
+pub mod mapping;
+pub mod projection;
+pub mod template;
+pub mod types;
+pub mod value;

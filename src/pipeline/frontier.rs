@@ -83,10 +83,8 @@ impl Frontier {
                 break;
             }
             assert!(commit.end_lsn >= self.durable.lsn, "the durable LSN never goes back");
-            self.durable = DurableLsn {
-                lsn: commit.end_lsn,
-                commit_time_micros: Some(commit.time_micros),
-            };
+            self.durable =
+                DurableLsn { lsn: commit.end_lsn, commit_time_micros: Some(commit.time_micros) };
             self.commits.pop_front();
         }
     }

@@ -107,7 +107,11 @@ impl Lane {
 
     fn release(&mut self, first: Sequence) {
         let in_flight = self.in_flight.take();
-        assert_eq!(in_flight.map(|batch| batch.first), Some(first), "the receipt is of this lane's batch");
+        assert_eq!(
+            in_flight.map(|batch| batch.first),
+            Some(first),
+            "the receipt is of this lane's batch"
+        );
     }
 
     /// Number of the oldest write that is not confirmed.

@@ -171,7 +171,10 @@ pub struct Counters {
 
 enum Stalled {
     /// The change's payload, to be looked at again when the columns are there.
-    Reselect { payload: Vec<u8>, missing: Vec<usize> },
+    Reselect {
+        payload: Vec<u8>,
+        missing: Vec<usize>,
+    },
     Truncate,
     /// The Relation message's table, to be compiled when its types are known.
     LearnTypes(Relation),
@@ -213,9 +216,8 @@ struct Scratch {
 impl Pipeline {
     /// A pipeline for these tables, with nothing in flight.
     pub fn new(tables: Vec<TablePlan>, types: TypeRegistry, epoch: Epoch, limits: Limits) -> Self {
-        let by_name = |plan: TablePlan| {
-            ((plan.settings.schema.clone(), plan.settings.table.clone()), plan)
-        };
+        let by_name =
+            |plan: TablePlan| ((plan.settings.schema.clone(), plan.settings.table.clone()), plan);
         Self {
             tables: tables.into_iter().map(by_name).collect(),
             relations: HashMap::new(),
@@ -449,11 +451,7 @@ impl Pipeline {
         }
     }
 
-    fn delete(
-        &mut self,
-        relation: u32,
-        old: &OldTuple<'_>,
-    ) -> Result<Option<Work>, PipelineError> {
+    fn delete(&mut self, relation: u32, old: &OldTuple<'_>) -> Result<Option<Work>, PipelineError> {
         let transaction = self.open_transaction()?;
         let known = self.relations.get(&relation);
         let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
