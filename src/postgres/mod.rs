@@ -7,14 +7,21 @@
 //! the stream and in a copy.
 
 mod auth;
+pub mod catalog;
+pub mod copy_text;
 pub mod error;
 pub mod pinned;
 mod query;
 pub mod replication;
+pub mod reselect;
 pub mod server_error;
+pub mod session;
+pub mod slot;
+pub mod snapshot;
 pub mod sql;
 mod tls;
 mod transport;
+pub mod visibility;
 mod wire;
 
 pub use error::PostgresError;
