@@ -71,11 +71,13 @@ pub struct PublishedTable {
     /// The columns of the identity index if one is set, else of the primary key, in index order;
     /// empty if there is none.
     pub key: Vec<KeyColumn>,
+    /// Whether all columns of that key are published; if not, `key` is left empty.
+    pub key_is_published: bool,
     /// Whether that key is checked at commit only, so that two rows may hold it for a moment.
     pub key_is_deferrable: bool,
     /// Ordinary or partitioned.
     pub kind: RelationKind,
-    /// Whether row-level security is on.
+    /// Whether row-level security hides rows from our role.
     pub has_row_security: bool,
     /// The publication's row filter, as SQL over the table's columns.
     pub row_filter: Option<String>,
@@ -236,9 +238,14 @@ fn published_table(row: &Row, oid: u32, columns: &[Row]) -> Result<PublishedTabl
         });
     }
     key.sort_by_key(|(place, _)| *place);
+    let key_is_published = usize::try_from(field::<i32>(row, "key_columns")?) == Ok(key.len());
+    if !key_is_published {
+        key.clear();
+    }
     Ok(PublishedTable {
         relation,
         key: key.into_iter().map(|(_, column)| column).collect(),
+        key_is_published,
         key_is_deferrable: field(row, "key_is_deferrable")?,
         kind: if letter(row, "kind")? == 'p' {
             RelationKind::Partitioned

@@ -24,6 +24,15 @@ pub fn literal(text: &str) -> String {
     }
 }
 
+/// Text as a dollar-quoted string, with a tag that does not stand in the text.
+pub(super) fn dollar_quoted(text: &str) -> String {
+    let mut tag = "$waldex$".to_owned();
+    while text.contains(&tag) {
+        tag.insert(1, 'x');
+    }
+    format!("{tag}\n{text}\n{tag}")
+}
+
 /// Text as a string of a replication command, whose grammar knows no `E'…'` and takes a backslash
 /// as it stands.
 pub(super) fn replication_literal(text: &str) -> String {
@@ -41,6 +50,7 @@ mod tests {
         assert_eq!(qualified("a.b", "c"), "\"a.b\".\"c\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("\\'; drop"), "E'\\\\''; drop'");
+        assert_eq!(dollar_quoted("a$waldex$b"), "$xwaldex$\na$waldex$b\n$xwaldex$");
         assert_eq!(replication_literal("\"p\\'\""), "'\"p\\''\"'");
     }
 
