@@ -9,7 +9,6 @@
 //! - A Relation message may come again at any time and replaces the earlier one.
 //! - In an old tuple of kind key, the columns outside the key are absent although they read as NULL.
 
-pub mod copy_text;
 pub mod decode;
 pub mod envelope;
 pub mod message;

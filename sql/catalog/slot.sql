@@ -1,0 +1,20 @@
+-- One replication slot.
+-- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14; the reason of an
+-- invalidation came with 16 (conflicting) and 17 (invalidation_reason) and is NULL before.
+-- $1 slot
+SELECT s.plugin::text,
+       s.slot_type::text AS kind,
+       s.database::text,
+       s.active_pid,
+       s.restart_lsn::text,
+       s.confirmed_flush_lsn::text,
+       s.wal_status::text,
+       s.safe_wal_size,
+       s.temporary,
+       coalesce(to_jsonb(s) ->> 'invalidation_reason',
+                CASE WHEN to_jsonb(s) ->> 'conflicting' = 'true' THEN 'conflict' END) AS invalidation_reason,
+       pg_catalog.pg_wal_lsn_diff(
+         CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+              ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint AS retained_bytes
+FROM pg_catalog.pg_replication_slots s
+WHERE s.slot_name = $1

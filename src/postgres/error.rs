@@ -1,0 +1,359 @@
+//! What can go wrong between this program and Postgres, and how each case is to be met.
+//!
+//! Every case is classified in [`PostgresError::class`] without a wildcard, so a new one cannot be
+//! forgotten. No text here carries a column value: of a server's error the `DETAIL` field, which may
+//! quote a row, is kept out of `Display` and `Debug`.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Class;
+
+use super::server_error::ServerError;
+
+/// Everything that can end or refuse a connection, a statement or a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// The configuration names no host.
+    #[error("no host of Postgres is configured")]
+    NoHost,
+    /// No address could be found for a host.
+    #[error("cannot find an address of Postgres host \"{host}\": {source}")]
+    Resolve {
+        /// The host as configured.
+        host: String,
+        /// The resolver's answer.
+        source: io::Error,
+    },
+    /// Nobody listens, or the network is in between.
+    #[error("cannot connect to Postgres at {place}: {source}")]
+    Connect {
+        /// Address or socket.
+        place: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The attempt took longer than `connect_timeout`.
+    #[error("Postgres at {place} did not answer within {limit:?}")]
+    ConnectTimeout {
+        /// Address or socket.
+        place: String,
+        /// `connect_timeout`.
+        limit: Duration,
+    },
+    /// A standby answered while several hosts are configured: the primary is wanted.
+    #[error("Postgres at {place} is a standby")]
+    Standby {
+        /// Address or socket.
+        place: String,
+    },
+    /// `sslmode` asks for TLS and the server has none.
+    #[error("Postgres at {place} does not offer TLS, which sslmode requires")]
+    TlsRefused {
+        /// Address or socket.
+        place: String,
+    },
+    /// The file of trusted authorities cannot be used.
+    #[error("cannot use the root certificates in \"{}\": {reason}", path.display())]
+    RootCertificates {
+        /// `sslrootcert`, or where the system keeps its own.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The server's certificate is not acceptable.
+    #[error("the certificate of Postgres at {place} is not accepted: {reason}")]
+    Certificate {
+        /// Address or socket.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The TLS handshake failed for another reason than the certificate.
+    #[error("TLS with Postgres at {place} failed: {source}")]
+    Tls {
+        /// Address or socket.
+        place: String,
+        /// The TLS layer's or the system's answer.
+        source: io::Error,
+    },
+    /// The server asks for a password and none is configured.
+    #[error("Postgres asks for a password and none is configured")]
+    PasswordMissing,
+    /// The server asks for an md5 password.
+    #[error("Postgres asks for an md5 password, which is refused")]
+    Md5Refused,
+    /// The server asks for the password itself over a connection that anybody could read or imitate.
+    #[error(
+        "Postgres asks for the password in clear text over a connection that is not verified TLS"
+    )]
+    CleartextRefused,
+    /// Kerberos, GSSAPI and the like.
+    #[error("Postgres asks for authentication method {code}, which is not supported")]
+    MethodUnsupported {
+        /// The code of the authentication request.
+        code: u32,
+    },
+    /// The SCRAM exchange failed on our side: the server could not prove that it knows the password.
+    #[error("SCRAM authentication failed: {reason}")]
+    Scram {
+        /// Which step.
+        reason: String,
+    },
+    /// The server reported an error.
+    #[error("Postgres: {0}")]
+    Server(Box<ServerError>),
+    /// PostgreSQL 18 goes on without a publication that does not exist, and confirms what it skips.
+    #[error("Postgres skipped the publication: {0}")]
+    PublicationSkipped(Box<ServerError>),
+    /// The connection ended without a reason being given.
+    #[error("Postgres closed the connection")]
+    Closed,
+    /// The server ended the replication stream in good order.
+    #[error("Postgres ended the replication stream")]
+    StreamEnded,
+    /// The connection broke.
+    #[error("the connection to Postgres broke: {0}")]
+    Io(io::Error),
+    /// A message announces a length beyond what Postgres can send.
+    #[error("message '{}' from Postgres announces {bytes} bytes, which is not a valid length", tag.escape_ascii())]
+    FrameLength {
+        /// The message's type.
+        tag: u8,
+        /// The announced length.
+        bytes: u64,
+    },
+    /// The server sent something that the protocol does not have at this place.
+    #[error("Postgres broke the protocol: {0}")]
+    Protocol(String),
+    /// The ordinary connection's driver failed in another way.
+    #[error("Postgres driver: {0}")]
+    Driver(tokio_postgres::Error),
+}
+
+/// SQLSTATEs that pass by themselves, of errors whose class (first two characters) does not say so.
+const TRANSIENT_STATES: [&str; 7] = [
+    "40001", // serialization failure
+    "40P01", // deadlock
+    "55006", // object in use: the slot is active for another PID, which may be our own old one
+    "55P03", // lock not available
+    "57014", // cancelled, as by a standby's conflict or an administrator
+    "25006", // read-only transaction: a standby, for instance during a failover
+    "72000", // snapshot too old
+];
+
+/// Classes of SQLSTATE that pass by themselves: connection exceptions, insufficient resources
+/// (53300 too many connections, 53100 disk full), operator intervention (57P01 shutdown, 57P03
+/// starting up), system errors.
+const TRANSIENT_CLASSES: [&str; 4] = ["08", "53", "57", "58"];
+
+/// 57P04, database dropped: of class 57, and will not come back by waiting.
+const DATABASE_DROPPED: &str = "57P04";
+
+fn class_of_state(sqlstate: &str) -> Class {
+    let by_class = sqlstate.get(..2).is_some_and(|class| TRANSIENT_CLASSES.contains(&class));
+    let transient = TRANSIENT_STATES.contains(&sqlstate) || by_class;
+    if transient && sqlstate != DATABASE_DROPPED { Class::Transient } else { Class::Definite }
+}
+
+impl PostgresError {
+    /// The SQLSTATE, if the server reported the error.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.server().map(|error| error.sqlstate.as_str())
+    }
+
+    /// What the server reported, if it did.
+    pub fn server(&self) -> Option<&ServerError> {
+        if let Self::Server(error) | Self::PublicationSkipped(error) = self {
+            Some(error)
+        } else {
+            None
+        }
+    }
+
+    /// Whether to try again or to stop.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Standby { .. }
+            | Self::Tls { .. }
+            | Self::Closed
+            | Self::StreamEnded
+            | Self::Io(_) => Class::Transient,
+            Self::NoHost
+            | Self::TlsRefused { .. }
+            | Self::RootCertificates { .. }
+            | Self::Certificate { .. }
+            | Self::PasswordMissing
+            | Self::Md5Refused
+            | Self::CleartextRefused
+            | Self::MethodUnsupported { .. }
+            | Self::Scram { .. }
+            | Self::PublicationSkipped(_)
+            | Self::FrameLength { .. }
+            | Self::Protocol(_)
+            | Self::Driver(_) => Class::Definite,
+            Self::Server(error) => class_of_state(&error.sqlstate),
+        }
+    }
+
+    /// What an operator can do about it, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::NoHost => "set postgres.url",
+            Self::Resolve { .. } => "check the host in postgres.url",
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => {
+                "check that Postgres runs, that listen_addresses covers this host, and the port"
+            }
+            Self::Standby { .. } => "add the primary to the hosts of postgres.url",
+            Self::TlsRefused { .. } => {
+                "set ssl = on in postgresql.conf, or sslmode=disable in postgres.url on a trusted network"
+            }
+            Self::RootCertificates { .. } => {
+                "set sslrootcert to a PEM file with the authority's certificate"
+            }
+            Self::Certificate { .. } => {
+                "set sslrootcert to the authority that signed it and use the host name the certificate carries"
+            }
+            Self::PasswordMissing => "set postgres.password_file or WALDEX_POSTGRES_PASSWORD",
+            Self::Md5Refused => {
+                "set password_encryption = 'scram-sha-256', set the role's password again, and use \
+                 scram-sha-256 in pg_hba.conf; or add allow_md5=true to postgres.url"
+            }
+            Self::CleartextRefused => {
+                "use scram-sha-256 in pg_hba.conf, or sslmode=verify-full in postgres.url"
+            }
+            Self::MethodUnsupported { .. } => "use scram-sha-256 in pg_hba.conf for this role",
+            Self::Scram { .. } => {
+                "check the password, and that nobody stands between here and Postgres"
+            }
+            Self::PublicationSkipped(_) => {
+                "the publication is gone: create it again with `waldex setup`, then load the tables again \
+                 with `waldex run --reload`; changes made meanwhile were not sent"
+            }
+            Self::Server(error) => return remedy_of_server(error),
+            Self::Tls { .. }
+            | Self::Closed
+            | Self::StreamEnded
+            | Self::Io(_)
+            | Self::FrameLength { .. }
+            | Self::Protocol(_)
+            | Self::Driver(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+/// Texts of 55000 differ by major version; these words are in all that mean a lost slot.
+const SLOT_LOST_WORDS: [&str; 4] = [
+    "can no longer access",
+    "cannot read from logical",
+    "invalidated",
+    "can no longer get changes",
+];
+
+fn remedy_of_server(error: &ServerError) -> Option<String> {
+    let text = match error.sqlstate.as_str() {
+        "28P01" => "check the password of the role",
+        "28000" => "check that the role exists, may LOGIN and has REPLICATION, and pg_hba.conf",
+        "3D000" => "check the database name in postgres.url",
+        "42501" => "run `waldex check`: it names the missing right and the GRANT",
+        "42704" => {
+            "run `waldex check`: the slot or the publication is missing; `waldex setup` prints the SQL"
+        }
+        "53300" => "raise max_connections or max_wal_senders, or close other connections",
+        "53400" => "raise max_replication_slots, or drop a slot that nobody uses",
+        "55006" => {
+            "another process reads this slot: stop it, or wait until Postgres notices that it is gone"
+        }
+        "55000" if SLOT_LOST_WORDS.iter().any(|words| error.message.contains(words)) => {
+            "the slot is lost: drop it, create it again with `waldex setup`, and load the tables again \
+             with `waldex run --reload`; raise max_slot_wal_keep_size"
+        }
+        "55000" => {
+            "run `waldex check`: wal_level must be logical and the slot must belong to this database"
+        }
+        "57P03" => "wait until Postgres has started",
+        "22021" => {
+            "the database holds bytes that are not valid in its encoding; repair the rows it names"
+        }
+        "0A000" => {
+            "this server does not support what is asked of it: PostgreSQL 14 or newer is needed"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+impl From<io::Error> for PostgresError {
+    /// Layers that can only speak `io::Error` carry our own errors inside; they come out here.
+    fn from(error: io::Error) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            if let Some(Ok(own)) = error.into_inner().map(|inner| inner.downcast::<Self>()) {
+                return *own;
+            }
+            return Self::Closed;
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Closed } else { Self::Io(error) }
+    }
+}
+
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(server) = error.as_db_error() {
+            return Self::Server(Box::new(ServerError::from_driver(server)));
+        }
+        if error.is_closed() {
+            return Self::Closed;
+        }
+        let is_io =
+            std::error::Error::source(&error).is_some_and(|source| source.is::<io::Error>());
+        if !is_io {
+            return Self::Driver(error);
+        }
+        match error.into_source().map(|source| source.downcast::<io::Error>()) {
+            Some(Ok(io)) => Self::from(*io),
+            Some(Err(_)) | None => Self::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(sqlstate: &str, message: &str) -> PostgresError {
+        PostgresError::Server(Box::new(ServerError::for_test(sqlstate, message)))
+    }
+
+    #[test]
+    fn outages_are_waited_out_and_the_rest_stops() {
+        for sqlstate in ["57P01", "57P03", "53300", "53100", "55006", "08006", "40001", "58030"] {
+            assert_eq!(server(sqlstate, "").class(), Class::Transient, "{sqlstate}");
+        }
+        for sqlstate in [
+            "28P01", "28000", "3D000", "42501", "42704", "55000", "22021", "0A000", "57P04", "",
+            "é",
+        ] {
+            assert_eq!(server(sqlstate, "").class(), Class::Definite, "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn a_lost_slot_is_told_from_other_wrong_states() {
+        let lost = server("55000", "can no longer access replication slot \"s\"").remedy();
+        let other =
+            server("55000", "replication slot \"s\" was not created in this database").remedy();
+        assert!(lost.is_some_and(|text| text.contains("--reload")));
+        assert!(other.is_some_and(|text| text.contains("waldex check")));
+    }
+
+    #[test]
+    fn our_own_error_survives_the_way_through_an_io_error() {
+        let carried = io::Error::other(PostgresError::Md5Refused);
+        assert!(matches!(PostgresError::from(carried), PostgresError::Md5Refused));
+    }
+}
