@@ -14,10 +14,11 @@ use crate::support::servers::backend::Backend;
 use crate::support::servers::postgres::{Options, Postgres, Version};
 use crate::support::servers::search_node::SearchNode;
 use crate::support::servers::{
-    shared_elasticsearch, shared_opensearch, shared_postgres, shared_postgres_14,
+    Servers, shared_elasticsearch, shared_opensearch, shared_postgres, shared_postgres_14,
 };
 use crate::support::sql;
 use crate::support::wait::wait_until;
+use crate::support::waldex::Waldex;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -160,6 +161,55 @@ async fn private_postgres_survives_kill_and_then_vanishes() -> Result<()> {
         ensure!(!directory.exists(), "\"{}\" was left behind", directory.display());
         ensure!(!pids.into_iter().any(is_alive), "a process was left behind");
     }
+    Ok(())
+}
+
+/// The quickstart's pair; its node keeps port and documents through a crash and a freeze.
+#[tokio::test]
+async fn quickstart_servers_start_and_the_node_survives_kill() -> Result<()> {
+    let servers = Servers::for_quickstart()?;
+    let client = sql::connect(servers.postgres.url()).await?;
+    ensure!(sql::value(&client, "show wal_level").await?.as_deref() == Some("logical"));
+    let node = &servers.elasticsearch;
+    index_round_trip(node).await?;
+    if matches!(node.backend(), Backend::Given) {
+        return Ok(());
+    }
+    let search = Search::of(node)?;
+    search.expect(Method::Put, "/kept/_doc/1", Some(json!({"kept": true}))).await?;
+    node.kill()?;
+    ensure!(search.request(Method::Get, "/", None).await.is_err(), "a killed node answers");
+    node.start_again()?;
+    let kept = search.document("kept", "1").await?.context("the document was lost")?;
+    ensure!(kept.source["kept"] == true, "{kept:?}");
+    node.backend().suspend()?;
+    let asked = tokio::time::timeout(Duration::from_millis(300), search.document("kept", "1"));
+    ensure!(asked.await.is_err(), "a suspended node answers");
+    node.backend().resume()?;
+    search.document("kept", "1").await?.context("the document was lost")?;
+    node.stop()
+}
+
+/// The runner of the binary under test, shown on a shell: lines, signals, exit codes, deadline.
+#[tokio::test]
+async fn runner_collects_lines_and_tells_how_it_ended() -> Result<()> {
+    let shell = |script: &str| Waldex::at(PathBuf::from("/bin/sh"), "-c").arg(script);
+    let ended = shell("echo out; echo log >&2; exit 3").run_to_end(DEADLINE).await?;
+    ensure!(ended.stdout == ["out"] && ended.stderr == ["log"], "{ended:?}");
+    ended.expect_code(3)?;
+    ensure!(ended.expect_code(0).is_err(), "a wrong exit code passed");
+    let mut running = shell("echo ready; exec sleep 600").spawn()?;
+    running.wait_for_line(DEADLINE, "ready").await?;
+    ensure!(running.is_running() && running.peak_rss_bytes().is_some(), "it does not run");
+    running.terminate();
+    ensure!(running.finish(DEADLINE).await?.signal == Some(15), "SIGTERM was not the end");
+    let mut running = shell("echo ready; exec sleep 600").spawn()?;
+    running.wait_for_line(DEADLINE, "ready").await?;
+    ensure!(running.kill()?.signal == Some(9), "SIGKILL was not the end");
+    let late = shell("exec sleep 600").run_to_end(Duration::from_millis(100)).await;
+    ensure!(late.is_err(), "the deadline passed unnoticed");
+    let mut short = shell("exit 0").spawn()?;
+    ensure!(short.wait_for_line(DEADLINE, "never").await.is_err(), "a line out of nothing");
     Ok(())
 }
 
