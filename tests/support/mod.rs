@@ -1,0 +1,12 @@
+//! What tests and examples share: real servers, SQL, search requests, waiting, comparing.
+//!
+//! Everything returns errors instead of panicking, so that an example can use it too.
+#![allow(dead_code, reason = "no single test or example uses all of it")]
+#![allow(unreachable_pub, reason = "the same files are a module of tests and of examples")]
+
+pub mod compare;
+pub mod search;
+pub mod servers;
+pub mod sql;
+pub mod wait;
+pub mod waldex;

@@ -1,0 +1,76 @@
+//! Finds the Java that Elasticsearch and OpenSearch run on.
+//!
+//! Elasticsearch 9 and OpenSearch 3 need Java 21; the lines before them are content with 17.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::locate;
+
+/// The oldest Java on which anything here runs.
+pub const OLDEST: u32 = 17;
+/// The oldest Java on which the newest servers run.
+pub const CURRENT: u32 = 21;
+/// The newest Java on which both servers were seen to run.
+const NEWEST_KNOWN: u32 = 25;
+
+/// A Java runtime.
+#[derive(Clone, Debug)]
+pub struct Java {
+    /// What `JAVA_HOME` would name.
+    pub home: PathBuf,
+    /// 17, 21, 25 …
+    pub major: u32,
+}
+
+/// The best Java here; installed from the system's packages if there is none and that is allowed.
+pub fn find() -> Result<Java> {
+    if let Some(java) = best() {
+        return Ok(java);
+    }
+    if locate::can_install() {
+        for package in ["openjdk-21-jre-headless", "openjdk-17-jre-headless"] {
+            if locate::install(&[package]).is_ok()
+                && let Some(java) = best()
+            {
+                return Ok(java);
+            }
+        }
+    }
+    bail!("no Java {OLDEST} or newer was found: install a Java {CURRENT} runtime or set JAVA_HOME")
+}
+
+fn best() -> Option<Java> {
+    let mut homes: Vec<PathBuf> =
+        std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
+    homes.extend(locate::entries("/usr/lib/jvm"));
+    homes.extend(locate::entries("/opt/java"));
+    if let Some(real) = locate::which("java").and_then(|file| file.canonicalize().ok()) {
+        homes.extend(real.parent().and_then(Path::parent).map(Path::to_path_buf));
+    }
+    homes
+        .into_iter()
+        .filter(|home| home.join("bin/java").is_file() && locate::is_reachable(home))
+        .filter_map(|home| Some(Java { major: major(&home)?, home }))
+        .filter(|java| java.major >= OLDEST)
+        // One that is too new to be known comes after all that are known.
+        .max_by_key(|java| (java.major <= NEWEST_KNOWN, java.major))
+}
+
+/// Reads the `release` file that every runtime carries, else asks `java -version`.
+fn major(home: &Path) -> Option<u32> {
+    let release = fs::read_to_string(home.join("release")).unwrap_or_default();
+    let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=")).map_or_else(
+        || {
+            let mut command = std::process::Command::new(home.join("bin/java"));
+            let output = command.arg("-version").output().ok()?;
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            text.split('"').nth(1).map(str::to_owned)
+        },
+        |quoted| Some(quoted.trim_matches('"').to_owned()),
+    )?;
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
