@@ -9,7 +9,6 @@ use crate::elasticsearch::index::IndexError;
 use crate::elasticsearch::state::StateError;
 use crate::elasticsearch::writer::WriteError;
 use crate::lsn::Lsn;
-use crate::pgoutput::copy_text::CopyError;
 use crate::pipeline::PipelineError;
 use crate::postgres::PostgresError;
 use crate::postgres::preflight::Problem;
@@ -41,7 +40,9 @@ pub enum Discontinuity {
         reason: String,
     },
     /// Somebody else moved the slot, or the state is older than it.
-    #[error("the slot stands at {slot_lsn}, beyond {state_lsn} up to which the indices are known to be complete")]
+    #[error(
+        "the slot stands at {slot_lsn}, beyond {state_lsn} up to which the indices are known to be complete"
+    )]
     Gap {
         /// `confirmed_flush_lsn`.
         slot_lsn: Lsn,
@@ -84,14 +85,6 @@ pub enum Error {
     /// Between here and Postgres.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
-    /// A row of a copy.
-    #[error("copy of table \"{table}\": {source}")]
-    Copy {
-        /// The table.
-        table: String,
-        /// What is wrong with the line.
-        source: CopyError,
-    },
     /// The stream's content.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -121,6 +114,12 @@ pub enum Error {
     /// What preflight found.
     #[error("{} problem(s) found before the start", .0.len())]
     Preflight(Vec<Problem>),
+    /// The system refuses the signal handlers.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// What is printed cannot be printed.
+    #[error("cannot write the output: {0}")]
+    Output(std::io::Error),
     /// `needs_resync`.
     #[error("needs_resync: {0}")]
     NeedsResync(Discontinuity),
@@ -135,12 +134,13 @@ impl Error {
             Self::Search(_) => Class::Transient,
             Self::Index(error) => transient(error.is_transient()),
             Self::State(error) => transient(error.is_transient()),
-            Self::Copy { .. }
-            | Self::Pipeline(_)
+            Self::Pipeline(_)
             | Self::Client(_)
             | Self::Write(_)
             | Self::Configuration { .. }
             | Self::Preflight(_)
+            | Self::Signals(_)
+            | Self::Output(_)
             | Self::NeedsResync(_) => Class::Definite,
         }
     }
@@ -168,17 +168,20 @@ impl Error {
             Self::State(StateError::Unreadable { .. }) => {
                 "run the version that wrote it, or remove it with `waldex teardown`"
             }
-            Self::Search(_) | Self::State(StateError::Call(_)) | Self::Index(IndexError::Call(_)) => {
+            Self::Search(_)
+            | Self::State(StateError::Call(_))
+            | Self::Index(IndexError::Call(_)) => {
                 "check elasticsearch.addresses, and that the cluster runs"
             }
             Self::Pipeline(PipelineError::Projection { .. }) => {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
             }
-            Self::Copy { .. }
-            | Self::Pipeline(_)
+            Self::Pipeline(_)
             | Self::Client(_)
             | Self::Index(_)
             | Self::State(_)
+            | Self::Signals(_)
+            | Self::Output(_)
             | Self::Preflight(_) => return None,
         };
         Some(text.to_owned())

@@ -119,10 +119,8 @@ impl Client {
             }
         }
         if let Some(path) = &settings.ca_file {
-            let unusable = |reason: String| ClientError::CaFile {
-                path: path.display().to_string(),
-                reason,
-            };
+            let unusable =
+                |reason: String| ClientError::CaFile { path: path.display().to_string(), reason };
             let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
             let chain = Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))?;
             builder = builder.cert_validation(CertificateValidation::Full(chain));
@@ -191,9 +189,9 @@ impl Client {
         // The crate hides reqwest's own classification; a refused or unresolved connection is the one
         // case in which the request is known not to have been sent.
         let refused = chain(error).any(|cause| {
-            cause.downcast_ref::<std::io::Error>().is_some_and(|io| {
-                io.kind() == std::io::ErrorKind::ConnectionRefused
-            })
+            cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
         });
         if refused || full(error).contains("error trying to connect") {
             CallError::NotConnected { addresses, reason }

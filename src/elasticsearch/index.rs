@@ -86,7 +86,8 @@ fn expect(what: impl FnOnce() -> String, answer: Answer) -> Result<Answer, Index
 /// What stands under `index`.
 pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, IndexError> {
     let query = [("filter_path", "*.aliases")];
-    let answer = client.call(Method::Get, &format!("/{}", path_segment(index)), &query, None).await?;
+    let answer =
+        client.call(Method::Get, &format!("/{}", path_segment(index)), &query, None).await?;
     if answer.status == 404 {
         return Ok(ReaderName::Free);
     }

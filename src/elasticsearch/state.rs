@@ -70,7 +70,14 @@ pub struct TableState {
 
 impl State {
     /// A state for a slot whose stream starts at `start`, with no table loaded.
-    pub fn new(system_id: String, timeline: u32, database: String, slot: &str, publication: &str, start: Lsn) -> Self {
+    pub fn new(
+        system_id: String,
+        timeline: u32,
+        database: String,
+        slot: &str,
+        publication: &str,
+        start: Lsn,
+    ) -> Self {
         Self {
             format: FORMAT,
             system_id,
@@ -244,10 +251,9 @@ impl StateStore {
         state.instance.clone_from(&self.instance);
         let body = serde_json::to_value(&state).unwrap_or_default();
         let condition = match self.seen {
-            Some((seq_no, term)) => vec![
-                ("if_seq_no", seq_no.to_string()),
-                ("if_primary_term", term.to_string()),
-            ],
+            Some((seq_no, term)) => {
+                vec![("if_seq_no", seq_no.to_string()), ("if_primary_term", term.to_string())]
+            }
             None => vec![("op_type", "create".to_owned())],
         };
         let query: Vec<(&str, &str)> =

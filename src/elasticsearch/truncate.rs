@@ -107,9 +107,7 @@ fn decided(answer: Answer) -> Result<Value, ScanError> {
         404 if kind != "search_phase_execution_exception" && !kind.contains("search_context") => {
             Err(ScanError::Write(WriteError::Refused { status, kind }))
         }
-        400 | 405..=407 | 409..=428 => {
-            Err(ScanError::Write(WriteError::Refused { status, kind }))
-        }
+        400 | 405..=407 | 409..=428 => Err(ScanError::Write(WriteError::Refused { status, kind })),
         _ => Err(ScanError::Passing(format!("status {status}, {kind}"))),
     }
 }

@@ -94,11 +94,8 @@ impl Writer {
                     if rest.items() < items {
                         backoff = Backoff::default();
                     }
-                    let pause = if slow {
-                        backoff.next_slow()
-                    } else {
-                        backoff.next(retry_after_seconds)
-                    };
+                    let pause =
+                        if slow { backoff.next_slow() } else { backoff.next(retry_after_seconds) };
                     if backoff.attempts() > self.quick_retries {
                         waiting(Waiting { reason, attempts: backoff.attempts(), pause });
                     }

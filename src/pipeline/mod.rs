@@ -95,8 +95,6 @@ pub enum Work {
 pub struct Reselect {
     /// The table.
     pub relation: Relation,
-    /// Key column names, in key order.
-    pub key_columns: Vec<String>,
     /// Text of each key column of the new row.
     pub key: Vec<Vec<u8>>,
     /// Names of the columns to select.

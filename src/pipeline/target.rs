@@ -23,7 +23,6 @@ pub(super) struct Target {
     table: String,
     relation: Relation,
     projection: Projection,
-    key_columns: Vec<String>,
     write_alias: String,
     /// `"_index":"…","_id":` as it stands in every action line.
     key_prefix: Vec<u8>,
@@ -45,7 +44,6 @@ impl Target {
             table,
             relation: relation.clone(),
             projection,
-            key_columns: plan.key.clone(),
             write_alias: plan.write_alias.clone(),
             key_prefix,
         })
@@ -102,7 +100,6 @@ impl Target {
         }
         Ok(Reselect {
             relation: self.relation.clone(),
-            key_columns: self.key_columns.clone(),
             key,
             columns: missing.iter().filter_map(name_of).collect(),
             xid,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
+use crate::document::types::TypeFacts;
 use crate::lsn::Lsn;
 use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
 
@@ -94,27 +95,6 @@ impl PublishedTable {
     pub fn sql_name(&self) -> String {
         sql::qualified(&self.relation.schema, &self.relation.name)
     }
-}
-
-/// A type, as far as it decides how its text is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypeFacts {
-    /// `pg_type.oid`.
-    pub oid: u32,
-    /// The type's schema.
-    pub schema: String,
-    /// The type's name.
-    pub name: String,
-    /// `typtype`: `b` base, `c` composite, `d` domain, `e` enum, `m` multirange, `r` range.
-    pub kind: char,
-    /// `typcategory`.
-    pub category: char,
-    /// The type under a domain, else 0.
-    pub base: u32,
-    /// The element of a true array (whose text is `{…}`), else 0.
-    pub element: u32,
-    /// What stands between the elements of an array of this type.
-    pub delimiter: char,
 }
 
 /// What the server is, how it is set up, and what our role may do.
@@ -270,6 +250,13 @@ fn replica_identity(code: char) -> Result<ReplicaIdentity, PostgresError> {
     }
 }
 
+/// A catalog column of type `"char"`: all that is looked at here are ASCII.
+fn ascii(row: &Row, name: &str) -> Result<u8, PostgresError> {
+    let letter = letter(row, name)?;
+    u8::try_from(letter)
+        .map_err(|_| PostgresError::Protocol(format!("'{letter}' as {name} in the catalog")))
+}
+
 /// The types with these OIDs and all they are made of. An OID that does not exist is left out.
 ///
 /// # Errors
@@ -280,13 +267,11 @@ pub async fn type_facts(session: &Session, oids: &[u32]) -> Result<Vec<TypeFacts
         .map(|row| {
             Ok(TypeFacts {
                 oid: field(row, "oid")?,
-                schema: field(row, "schema")?,
-                name: field(row, "name")?,
-                kind: letter(row, "kind")?,
-                category: letter(row, "category")?,
-                base: field(row, "base")?,
-                element: field(row, "element")?,
-                delimiter: letter(row, "delimiter")?,
+                typtype: ascii(row, "kind")?,
+                category: ascii(row, "category")?,
+                base_oid: field(row, "base")?,
+                element_oid: field(row, "element")?,
+                delimiter: ascii(row, "delimiter")?,
             })
         })
         .collect()

@@ -37,7 +37,13 @@ pub struct SlotFacts {
 impl SlotFacts {
     /// Whether the WAL it needs is gone, or the server gave it up for another reason.
     pub fn is_lost(&self) -> bool {
-        self.wal_status.as_deref() == Some("lost") || self.invalidation_reason.is_some()
+        self.lost_because().is_some()
+    }
+
+    /// Why the slot is of no use any more, as the server names it; `None` while it is.
+    pub fn lost_because(&self) -> Option<String> {
+        let lost = || self.wal_status.clone().filter(|status| status == "lost");
+        self.invalidation_reason.clone().or_else(lost)
     }
 }
 

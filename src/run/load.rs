@@ -4,19 +4,24 @@
 //! misses or shows too old is in the stream, with a higher version. Each chunk is one short read-only
 //! transaction, so the source's old rows are held for seconds. An interrupted load starts over.
 
-use tokio::time::{Duration, interval};
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::time::{Duration, Instant, interval, sleep_until};
 use tracing::info;
 
 use super::lanes::{Lanes, Report};
 use super::progress::Progress;
 use super::shutdown::Shutdown;
 use super::stream::Clock;
+use crate::document::Field;
 use crate::error::Error;
 use crate::lsn::Lsn;
-use crate::pgoutput::copy_text::decode_copy_line;
-use crate::document::Field;
 use crate::pipeline::Pipeline;
+use crate::postgres::PostgresError;
 use crate::postgres::catalog::PublishedTable;
+use crate::postgres::copy_text::fields;
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::{CopyLines, copy_chunk};
 
@@ -46,29 +51,20 @@ pub(crate) enum Loaded {
     Stopped,
 }
 
-/// Key of the last row of a chunk, reused from row to row.
-#[derive(Default)]
-struct Place {
-    key: Vec<Vec<u8>>,
-    is_set: bool,
-}
-
 impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
         self.pipeline.load(table.relation.clone())?;
-        let mut place = Place::default();
+        let mut place: Option<Vec<String>> = None;
         let mut rows = 0;
         loop {
-            let after = place.is_set.then_some(place.key.as_slice());
-            let lines = copy_chunk(self.session, table, after, CHUNK_ROWS).await?;
-            let Some(copied) = self.take_chunk(table, lines, &mut place).await? else {
+            let lines = copy_chunk(self.session, table, place.as_deref(), CHUNK_ROWS).await?;
+            let Some(chunk) = self.take_chunk(table, lines).await? else {
                 return Ok(Loaded::Stopped);
             };
-            rows += copied;
-            if copied < CHUNK_ROWS {
-                break;
-            }
+            rows += chunk.rows;
+            let Some(last) = chunk.last.filter(|_| chunk.rows >= CHUNK_ROWS) else { break };
+            place = Some(key_of(table, &last)?);
         }
         self.pipeline.drain();
         while !self.pipeline.is_drained() {
@@ -87,27 +83,33 @@ impl Loading<'_> {
         &mut self,
         table: &PublishedTable,
         mut lines: CopyLines,
-        place: &mut Place,
-    ) -> Result<Option<u64>, Error> {
-        let mut rows = 0;
-        let mut scratch = Vec::new();
+    ) -> Result<Option<Chunk>, Error> {
+        let mut chunk = Chunk { rows: 0, last: None };
         let mut ticks = interval(PROGRESS_INTERVAL);
         loop {
+            // Everything that has arrived, without going through the timers for each row.
+            while self.pipeline.wants_frame() {
+                match lines.next().now_or_never() {
+                    Some(line) => match line? {
+                        Some(line) => self.take_row(table, line, &mut chunk)?,
+                        None => return Ok(Some(chunk)),
+                    },
+                    None => break,
+                }
+            }
             self.lanes.feed(self.pipeline, self.clock.now());
             let has_room = self.pipeline.wants_frame();
+            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
             tokio::select! {
                 biased;
                 () = self.shutdown.requested() => return Ok(None),
                 _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
                 report = self.lanes.report() => self.take_report(report)?,
-                more = lines.fill(), if has_room => if !more? {
-                    return Ok(Some(rows));
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+                line = lines.next(), if has_room => match line? {
+                    Some(line) => self.take_row(table, line, &mut chunk)?,
+                    None => return Ok(Some(chunk)),
                 },
-            }
-            while self.pipeline.wants_frame() {
-                let Some(line) = lines.next_line() else { break };
-                self.take_row(table, &line, &mut scratch, place)?;
-                rows += 1;
             }
         }
     }
@@ -115,25 +117,16 @@ impl Loading<'_> {
     fn take_row(
         &mut self,
         table: &PublishedTable,
-        line: &[u8],
-        scratch: &mut Vec<u8>,
-        place: &mut Place,
+        line: Bytes,
+        chunk: &mut Chunk,
     ) -> Result<(), Error> {
-        let columns = &table.relation.columns;
-        let row = decode_copy_line(line, scratch, columns.len()).map_err(|source| Error::Copy {
-            table: format!("{}.{}", table.relation.schema, table.relation.name),
-            source,
-        })?;
+        let texts: Vec<Option<Cow<'_, [u8]>>> = fields(&line).collect();
+        let row: Vec<Field<'_>> =
+            texts.iter().map(|text| text.as_deref().map_or(Field::Null, Field::Text)).collect();
         self.pipeline.push_row(table.relation.oid, &row)?;
-        place.is_set = true;
-        place.key.resize_with(table.key.len(), Vec::new);
-        for (key, kept) in table.key.iter().zip(&mut place.key) {
-            let column = columns.iter().position(|column| column.name == key.name);
-            if let Some(Field::Text(text)) = column.and_then(|column| row.get(column)) {
-                kept.clear();
-                kept.extend_from_slice(text);
-            }
-        }
+        drop(texts);
+        chunk.rows += 1;
+        chunk.last = Some(line);
         Ok(())
     }
 
@@ -147,6 +140,27 @@ impl Loading<'_> {
         }
         Ok(())
     }
+}
+
+/// What a chunk held.
+struct Chunk {
+    rows: u64,
+    /// The last row, after whose key the next chunk begins.
+    last: Option<Bytes>,
+}
+
+/// The texts of the key's columns in a row.
+fn key_of(table: &PublishedTable, line: &[u8]) -> Result<Vec<String>, Error> {
+    let texts: Vec<Option<Cow<'_, [u8]>>> = fields(line).collect();
+    let columns = &table.relation.columns;
+    let text = |name: &str| {
+        let column = columns.iter().position(|column| column.name == name)?;
+        String::from_utf8(texts.get(column)?.as_deref()?.to_vec()).ok()
+    };
+    let key: Option<Vec<String>> = table.key.iter().map(|key| text(&key.name)).collect();
+    let odd =
+        || PostgresError::Protocol("a key that is not UTF-8 text cannot be compared".to_owned());
+    Ok(key.ok_or_else(odd)?)
 }
 
 /// Says that a load begins.

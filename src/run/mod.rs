@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::cli::{Reload, Until};
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::retry::Backoff;
 use crate::elasticsearch::state::{State, StateStore};
@@ -27,15 +28,14 @@ use crate::error::{Class, Error};
 use crate::lsn::Lsn;
 use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline};
 use crate::postgres::replication::Replication;
-use crate::postgres::session::Session;
-use crate::postgres::{preflight, server};
+use crate::postgres::session::{Purpose, Session};
+use crate::postgres::{catalog, preflight};
 use crate::settings::Settings;
 use lanes::Lanes;
 use load::{Loaded, Loading};
 use progress::Progress;
 use recorder::Recorder;
 use shutdown::Shutdown;
-use start::Reload;
 use stream::{Clock, Ended, Streaming};
 use tables::Plan;
 use work::Working;
@@ -48,22 +48,11 @@ const PACE: Duration = Duration::from_millis(20);
 /// Longest wait between two attempts to reach Postgres.
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Where `--until` ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
-    /// Never.
-    Stopped,
-    /// The server's flush position at the start.
-    Current,
-    /// This position.
-    Lsn(Lsn),
-}
-
 /// What `run` was asked to do.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to end.
-    pub until: Until,
+    /// Where to end, if at all.
+    pub until: Option<Until>,
     /// What to load again.
     pub reload: Reload,
 }
@@ -117,8 +106,10 @@ async fn begin(
     store: &StateStore,
     options: &Options,
 ) -> Result<Started, Error> {
-    let session = Session::connect(&settings.postgres).await?;
-    let problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+    let session = Session::connect(&settings.postgres, Purpose::Control).await?;
+    let mut problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+    // A slot that another process reads is waited for: it may be our own, killed a moment ago.
+    problems.retain(|problem| !problem.may_pass);
     if !problems.is_empty() {
         return Err(Error::Preflight(problems));
     }
@@ -127,9 +118,9 @@ async fn begin(
     let state =
         start::establish(settings, &session, client, &mut store, &plan, &options.reload).await?;
     let until = match options.until {
-        Until::Stopped => None,
-        Until::Current => Some(server::flush_lsn(&session).await?),
-        Until::Lsn(lsn) => Some(lsn),
+        None => None,
+        Some(Until::Current) => Some(catalog::flush_lsn(&session).await?),
+        Some(Until::Lsn(lsn)) => Some(lsn),
     };
     Ok(Started { session, plan, state, store, until })
 }
@@ -225,7 +216,16 @@ impl Run<'_> {
         progress.new_pipeline();
         let mut pipeline = self.pipeline(plan, &state);
         let search = Some((self.client.clone(), self.writer.clone()));
-        let mut working = Working::new(Arc::new(session), search);
+        let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await;
+        let rows_session = match rows_session {
+            Ok(rows_session) => rows_session,
+            Err(error) if error.class() == Class::Transient => {
+                return Ok(Life::Broken(store, Box::new(state), error.into()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let tables = plan.tables.iter().map(|table| table.published.clone()).collect();
+        let mut working = Working::new(session, Arc::new(rows_session), tables, search);
         let mut recorder = Recorder::new(self.client.clone(), store, state);
         let streaming = Streaming {
             stream,
@@ -276,7 +276,7 @@ impl Run<'_> {
         let postgres = &self.settings.postgres;
         let session = match session {
             Some(session) => session,
-            None => Session::connect(postgres).await?,
+            None => Session::connect(postgres, Purpose::Control).await?,
         };
         let mut replication = Replication::connect(postgres, session.encoding()).await?;
         let source = start::Source {
@@ -302,14 +302,17 @@ impl Run<'_> {
     ) -> Result<Loads, Error> {
         for table in &plan.tables {
             let name = table.name();
-            let Some(entry) = state.tables.get(&name).filter(|entry| !entry.loaded) else { continue };
+            let Some(entry) = state.tables.get(&name).filter(|entry| !entry.loaded) else {
+                continue;
+            };
             progress.state("backfilling");
             progress.new_pipeline();
             load::announce(&table.published, &entry.index, entry.generation);
             let began = tokio::time::Instant::now();
             let mut pipeline = self.pipeline(plan, state);
+            let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await?;
             let loading = Loading {
-                session,
+                session: &rows_session,
                 pipeline: &mut pipeline,
                 lanes: &mut self.lanes,
                 shutdown: &mut self.shutdown,
@@ -317,10 +320,11 @@ impl Run<'_> {
                 clock: self.clock,
             };
             let loaded = Box::pin(loading.run(&table.published)).await;
-            let Loaded::Whole { rows } = self.settled(loaded, &mut pipeline, progress).await? else {
+            let Loaded::Whole { rows } = self.settled(loaded, &mut pipeline, progress).await?
+            else {
                 return Ok(Loads::Stopped);
             };
-            let end = server::flush_lsn(session).await?;
+            let end = catalog::flush_lsn(session).await?;
             if let Some(entry) = state.tables.get_mut(&name) {
                 entry.loaded = true;
                 entry.load_end_lsn = Some(end);
@@ -387,4 +391,11 @@ enum Life {
 enum Loads {
     Whole,
     Stopped,
+}
+
+/// Microseconds since 2000-01-01 UTC, as the protocol wants them; only shown by the server.
+fn postgres_now_micros() -> i64 {
+    const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or(0)
 }

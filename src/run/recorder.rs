@@ -153,7 +153,12 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
             continue;
         }
         table.readable = true;
-        info!(table = name, index = table.index, generation = table.generation, "readers see the new generation");
+        info!(
+            table = name,
+            index = table.index,
+            generation = table.generation,
+            "readers see the new generation"
+        );
     }
     let recorded = store.record(&mut next, durable).await?;
     *state = next;
@@ -167,7 +172,9 @@ async fn remove_previous(client: &Client, state: &mut State) {
         let Some(previous) = table.previous_generation.filter(|_| table.readable) else { continue };
         match index::delete(client, &table.index, previous).await {
             Ok(()) => table.previous_generation = None,
-            Err(error) => warn!(%error, table = name, "cannot delete the superseded generation yet"),
+            Err(error) => {
+                warn!(%error, table = name, "cannot delete the superseded generation yet")
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 use tracing::{info, warn};
 
 use super::tables::{Plan, PlannedTable};
+use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::index::{self, ReaderName, generation_index};
 use crate::elasticsearch::state::{State, StateStore, TableState};
@@ -17,24 +18,12 @@ use crate::postgres::session::Session;
 use crate::postgres::slot::{self, SlotFacts};
 use crate::settings::{PostgresSettings, Settings};
 
-/// What `--reload` asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// Nothing.
-    No,
-    /// Every table, whatever the state is.
-    All,
-    /// One table; the state of the others must be sound.
-    Table(String),
-}
-
-impl Reload {
-    fn wants(&self, table: &str) -> bool {
-        match self {
-            Self::No => false,
-            Self::All => true,
-            Self::Table(wanted) => wanted == table,
-        }
+/// A single table may be named with or without its schema.
+fn wants(reload: &Reload, table: &PlannedTable) -> bool {
+    match reload {
+        Reload::Nothing => false,
+        Reload::All => true,
+        Reload::Table(wanted) => *wanted == table.name() || *wanted == table.settings.table,
     }
 }
 
@@ -123,7 +112,7 @@ pub(crate) async fn establish(
     state.tables.retain(|name, _| plan.tables.iter().any(|table| table.name() == *name));
     for table in &plan.tables {
         let name = table.name();
-        let wanted = reload.wants(&name) || reload.wants(&table.settings.table);
+        let wanted = wants(reload, table);
         let known = state.tables.remove(&name);
         let entry = choose_generation(client, table, known, wanted).await?;
         state.tables.insert(name, entry);
@@ -143,11 +132,7 @@ async fn fresh_state(
 ) -> Result<State, Error> {
     let name = &settings.postgres.slot;
     let start = match source.slot {
-        Some(SlotFacts { confirmed_flush: Some(lsn), ref wal_status, .. })
-            if wal_status.as_deref() != Some("lost") =>
-        {
-            lsn
-        }
+        Some(ref facts @ SlotFacts { confirmed_flush: Some(lsn), .. }) if !facts.is_lost() => lsn,
         Some(_) => {
             warn!(slot = name, "the slot is lost: dropping it and making it anew");
             slot::drop(session, name).await?;
@@ -187,7 +172,8 @@ async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error>
     }
 }
 
-fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
+/// The refusal of a name that is taken, with the way over.
+pub(crate) fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
     let what = if is_concrete {
         format!("\"{index}\" is a concrete index, not made by waldex")
     } else {

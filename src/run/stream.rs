@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::lanes::{Lanes, Report};
+use super::postgres_now_micros;
 use super::progress::Progress;
 use super::recorder::Recorder;
 use super::shutdown::Shutdown;
@@ -68,7 +69,7 @@ impl Clock {
         Tick(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn instant(self, tick: Tick) -> tokio::time::Instant {
+    pub(crate) fn instant(self, tick: Tick) -> tokio::time::Instant {
         (self.start + Duration::from_millis(tick.0)).into()
     }
 }
@@ -89,7 +90,11 @@ impl Streaming<'_> {
         let mut status = Status { sent_at: None, sent: None, wanted: true };
         loop {
             if let Err(error) = self.take_frames() {
-                return if is_passing(&error) { Ok(Ended::Disconnected(error)) } else { Err(error) };
+                return if is_passing(&error) {
+                    Ok(Ended::Disconnected(error))
+                } else {
+                    Err(error)
+                };
             }
             self.working.start_if_ready(self.pipeline);
             self.lanes.feed(self.pipeline, self.clock.now());
@@ -100,6 +105,7 @@ impl Streaming<'_> {
             }
             let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
             let reads = self.pipeline.wants_frame();
+            let session_closed = self.working.session_closed();
             tokio::select! {
                 biased;
                 // 1. A stop comes before everything else.
@@ -118,7 +124,7 @@ impl Streaming<'_> {
                     Err(error) => return Err(error),
                 },
                 // 4. The server ends this connection first when it shuts down.
-                () = self.working.session_closed() => {
+                () = session_closed => {
                     return Ok(Ended::Disconnected(Error::Postgres(crate::postgres::PostgresError::Closed)));
                 }
                 // 5. Writes that have waited for company long enough.
@@ -244,11 +250,4 @@ impl Streaming<'_> {
 
 fn is_passing(error: &Error) -> bool {
     error.class() == crate::error::Class::Transient
-}
-
-/// Microseconds since 2000-01-01 UTC, as the protocol wants them; only shown by the server.
-fn postgres_now_micros() -> i64 {
-    const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or(0)
 }

@@ -87,7 +87,8 @@ fn configured(settings: &Settings, table: &PublishedTable) -> Option<TableSettin
     if settings.tables.is_empty() {
         return Some(TableSettings::with_defaults(schema, name));
     }
-    let same = |configured: &&TableSettings| &configured.schema == schema && &configured.table == name;
+    let same =
+        |configured: &&TableSettings| &configured.schema == schema && &configured.table == name;
     settings.tables.iter().find(same).cloned()
 }
 

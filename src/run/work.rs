@@ -14,7 +14,8 @@ use crate::elasticsearch::truncate::remove_all;
 use crate::elasticsearch::writer::Writer;
 use crate::error::Error;
 use crate::pipeline::{Pipeline, PipelineError, Reselect, Truncate, Work};
-use crate::postgres::catalog;
+use crate::postgres::PostgresError;
+use crate::postgres::catalog::{self, PublishedTable};
 use crate::postgres::reselect::reselect;
 use crate::postgres::session::Session;
 
@@ -46,7 +47,11 @@ impl Done {
 
 /// The connections that work is done over.
 pub(crate) struct Working {
+    /// Its end announces a shutdown of Postgres.
+    control: Session,
+    /// Reads rows.
     session: Arc<Session>,
+    tables: Arc<Vec<PublishedTable>>,
     /// None in a dry run, which removes nothing.
     search: Option<(Client, Writer)>,
     waiting: Option<Work>,
@@ -54,8 +59,14 @@ pub(crate) struct Working {
 }
 
 impl Working {
-    pub(crate) fn new(session: Arc<Session>, search: Option<(Client, Writer)>) -> Self {
-        Self { session, search, waiting: None, running: None }
+    pub(crate) fn new(
+        control: Session,
+        session: Arc<Session>,
+        tables: Vec<PublishedTable>,
+        search: Option<(Client, Writer)>,
+    ) -> Self {
+        let tables = Arc::new(tables);
+        Self { control, session, tables, search, waiting: None, running: None }
     }
 
     /// Takes on what the pipeline asked for; it asks for one thing at a time.
@@ -73,7 +84,9 @@ impl Working {
         let Some(work) = self.waiting.take_if(|work| !must_wait(work)) else { return };
         let session = Arc::clone(&self.session);
         self.running = Some(match work {
-            Work::Reselect(row) => tokio::spawn(select_again(session, row)),
+            Work::Reselect(row) => {
+                tokio::spawn(select_again(session, Arc::clone(&self.tables), row))
+            }
             Work::LearnTypes(asked) => tokio::spawn(look_up(session, asked)),
             Work::Truncate(truncate) => tokio::spawn(empty(self.search.clone(), truncate)),
         });
@@ -91,8 +104,14 @@ impl Working {
     }
 
     /// Returns when the ordinary connection is gone: Postgres ends it first when it shuts down.
-    pub(crate) async fn session_closed(&self) {
-        self.session.closed().await;
+    pub(crate) fn session_closed(&self) -> impl Future<Output = ()> + use<> {
+        let (control, session) = (self.control.closed(), self.session.closed());
+        async move {
+            tokio::select! {
+                _ = control => {}
+                _ = session => {}
+            }
+        }
     }
 }
 
@@ -104,9 +123,20 @@ impl Drop for Working {
     }
 }
 
-async fn select_again(session: Arc<Session>, row: Reselect) -> Result<Done, Error> {
+async fn select_again(
+    session: Arc<Session>,
+    tables: Arc<Vec<PublishedTable>>,
+    row: Reselect,
+) -> Result<Done, Error> {
+    let odd = |what: &str| Error::Postgres(PostgresError::Protocol(what.to_owned()));
+    let table = tables.iter().find(|table| table.relation.oid == row.relation.oid);
+    let table =
+        table.ok_or_else(|| odd("a change of a table that was made anew; load it again"))?;
+    let columns: Vec<&str> = row.columns.iter().map(String::as_str).collect();
+    let key: Result<Vec<&str>, _> = row.key.iter().map(|text| std::str::from_utf8(text)).collect();
+    let key = key.map_err(|_| odd("a key that is not UTF-8 cannot be selected again"))?;
     loop {
-        let found = reselect(&session, &row.relation, &row.columns, &row.key_columns, &row.key).await?;
+        let found = reselect(&session, table, &columns, &key).await?;
         if found.row.is_some() || found.snapshot.sees(row.xid) {
             return Ok(Done::Reselected(found.row));
         }
@@ -123,7 +153,11 @@ async fn empty(search: Option<(Client, Writer)>, truncate: Truncate) -> Result<D
     let Some((client, writer)) = search else { return Ok(Done::Truncated) };
     for alias in &truncate.write_aliases {
         let tell = |waiting: crate::elasticsearch::writer::Waiting| {
-            warn!(reason = waiting.reason, attempts = waiting.attempts, "cannot empty the index yet");
+            warn!(
+                reason = waiting.reason,
+                attempts = waiting.attempts,
+                "cannot empty the index yet"
+            );
         };
         let removed = remove_all(&client, &writer, alias, truncate.version, tell).await?;
         info!(index = alias, documents = removed, "truncate: documents removed");

@@ -1,0 +1,117 @@
+//! `waldex status`: where slot, state and indices stand, from the outside.
+
+use serde_json::{Value, json};
+
+use crate::elasticsearch::client::Client;
+use crate::elasticsearch::state::{State, StateStore};
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::postgres::catalog;
+use crate::postgres::session::{Purpose, Session};
+use crate::postgres::slot::{self, SlotFacts};
+use crate::run::start;
+use crate::settings::Settings;
+
+/// Microseconds from 1970 to 2000, from which Postgres counts.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// Prints the status as text or as one JSON object.
+///
+/// # Errors
+/// A server cannot be reached.
+pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Error> {
+    let session = Session::connect(&settings.postgres, Purpose::Control).await?;
+    let client = Client::new(&settings.elasticsearch)?;
+    let mut store = StateStore::new(client, &settings.postgres.slot, "status".to_owned());
+    let state = store.read().await?;
+    let flush_lsn = catalog::flush_lsn(&session).await?;
+    let source = start::look_at_source(&session, &settings.postgres).await?;
+    let slot = slot::inspect(&session, &settings.postgres.slot).await?;
+    let (word, reason) = match &state {
+        None => ("not_started", None),
+        Some(state) => match start::prove_continuity(state, &source, &settings.postgres.slot) {
+            Err(gap) => ("needs_resync", Some(gap.to_string())),
+            Ok(()) => (running_word(state, slot.as_ref()), None),
+        },
+    };
+    let report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
+    if as_json {
+        println!("{report}");
+    } else {
+        print_text(&report, 0);
+    }
+    Ok(())
+}
+
+fn running_word(state: &State, slot: Option<&SlotFacts>) -> &'static str {
+    let is_active = slot.is_some_and(|slot| slot.active_pid.is_some());
+    match (is_active, state.tables.values().all(|table| table.loaded)) {
+        (_, false) => "backfilling",
+        (true, true) => "streaming",
+        (false, true) => "stopped",
+    }
+}
+
+fn report(
+    settings: &Settings,
+    word: &str,
+    reason: Option<String>,
+    flush_lsn: Lsn,
+    state: Option<&State>,
+    slot: Option<&SlotFacts>,
+) -> Value {
+    let lag_bytes = state.map(|state| flush_lsn.bytes_since(state.durable_lsn));
+    let tables = state.map(|state| {
+        let table = |(name, table): (&String, &crate::elasticsearch::state::TableState)| {
+            let value = json!({
+                "index": table.index, "generation": table.generation, "loaded": table.loaded,
+                "readable": table.readable,
+            });
+            (name.clone(), value)
+        };
+        state.tables.iter().map(table).collect::<serde_json::Map<_, _>>()
+    });
+    json!({
+        "state": word,
+        "reason": reason,
+        "slot": settings.postgres.slot,
+        "publication": settings.postgres.publication,
+        "server_flush_lsn": flush_lsn.to_string(),
+        "durable_lsn": state.map(|state| state.durable_lsn.to_string()),
+        "confirmed_flush_lsn": slot.and_then(|slot| slot.confirmed_flush).map(|lsn| lsn.to_string()),
+        "lag_bytes": lag_bytes,
+        "lag_seconds": state.map(|state| lag_seconds(state, lag_bytes)),
+        "retained_wal_bytes": slot.and_then(|slot| slot.retained_bytes),
+        "safe_wal_bytes": slot.and_then(|slot| slot.safe_wal_bytes),
+        "wal_status": slot.and_then(|slot| slot.wal_status.clone()),
+        "active_pid": slot.and_then(|slot| slot.active_pid),
+        "tables": tables,
+    })
+}
+
+/// Seconds since the newest confirmed commit while something is behind it; 0 when nothing is.
+fn lag_seconds(state: &State, lag_bytes: Option<u64>) -> Option<i64> {
+    if lag_bytes == Some(0) {
+        return Some(0);
+    }
+    let commit_micros = state.durable_commit_time_micros? + POSTGRES_EPOCH_MICROS;
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().ok()?;
+    let now_micros = i64::try_from(now.as_micros()).ok()?;
+    Some(((now_micros - commit_micros) / 1_000_000).max(0))
+}
+
+fn print_text(report: &Value, indent: usize) {
+    for (name, value) in report.as_object().into_iter().flatten() {
+        match value {
+            Value::Null => {}
+            Value::Object(_) => {
+                println!("{:indent$}{name}:", "");
+                print_text(value, indent + 2);
+            }
+            Value::String(text) => println!("{:indent$}{name}: {text}", ""),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
+                println!("{:indent$}{name}: {other}", "");
+            }
+        }
+    }
+}

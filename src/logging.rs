@@ -1,0 +1,18 @@
+//! The log: to stderr, so that stdout is free for what a command prints.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Starts logging. Our own lines at the chosen level, those of libraries from `warn` on: at lower levels some
+/// of them print what they send.
+pub fn start(settings: LogSettings) {
+    let level = settings.level.as_str();
+    let filter = EnvFilter::new(format!("warn,waldex={level}"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Only one log is started in a process; a second start changes nothing.
+    let _ = match settings.format {
+        LogFormat::Human => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_target(false).try_init(),
+    };
+}
