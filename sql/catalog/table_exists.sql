@@ -1,7 +1,8 @@
--- Whether a relation of that exact name exists, and its kind.
+-- Whether a relation of that exact name exists, and its kind and persistence.
 -- Run by: check. Rights: none beyond CONNECT. Since: PostgreSQL 14.
 -- $1 schema, $2 name
-SELECT c.relkind::text AS kind
+SELECT c.relkind::text AS kind,
+       c.relpersistence = 'p' AS is_logged
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2

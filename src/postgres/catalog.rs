@@ -321,7 +321,8 @@ pub async fn flush_lsn(session: &Session) -> Result<Lsn, PostgresError> {
     lsn(row.try_get(0)?)
 }
 
-/// The kind (`pg_class.relkind`) of the relation of exactly that name, if there is one.
+/// The kind (`pg_class.relkind`) of the relation of exactly that name, and whether its changes are
+/// in the WAL; `None` if there is no such relation.
 ///
 /// # Errors
 /// The session's.
@@ -329,7 +330,7 @@ pub async fn relation_kind(
     session: &Session,
     schema: &str,
     name: &str,
-) -> Result<Option<char>, PostgresError> {
+) -> Result<Option<(char, bool)>, PostgresError> {
     let row = session.row(TABLE_EXISTS_SQL, &[&schema, &name]).await?;
-    row.map(|row| letter(&row, "kind")).transpose()
+    row.map(|row| Ok((letter(&row, "kind")?, field(&row, "is_logged")?))).transpose()
 }

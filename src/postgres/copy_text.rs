@@ -1,5 +1,5 @@
-//! The text form of COPY (PostgreSQL docs, "COPY", File Formats): a line a row, fields between tabs,
-//! `\N` for NULL, backslash escapes. A raw newline never stands inside a row.
+//! The text form of COPY (PostgreSQL docs, "COPY", File Formats): a line a row, fields between
+//! tabs, `\N` for NULL, backslash escapes. A raw newline never stands inside a row.
 //!
 //! Pure. What is given back are the bytes that the type's output function printed, the same as the
 //! replication stream carries.
@@ -125,12 +125,15 @@ mod tests {
         #[test]
         fn rows_survive_copy_and_any_chunking(
             rows in proptest::collection::vec(
-                proptest::collection::vec(proptest::option::of("[a\\\\N\t\n\r\u{8}é]{0,6}"), 1..4), 1..6),
+                proptest::collection::vec(
+                    proptest::option::of("[a\\\\N\t\n\r\u{8}é]{0,6}"), 1..4),
+                1..6),
             cut in 1usize..9,
         ) {
             let mut data = Vec::new();
             for row in &rows {
-                let line: Vec<_> = row.iter().map(|v| escape(v.as_ref().map(String::as_bytes))).collect();
+                let values = row.iter().map(|value| value.as_ref().map(String::as_bytes));
+                let line: Vec<_> = values.map(escape).collect();
                 data.extend(line.join(&b'\t'));
                 data.push(b'\n');
             }

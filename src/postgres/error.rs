@@ -1,8 +1,8 @@
 //! What can go wrong between this program and Postgres, and how each case is to be met.
 //!
 //! Every case is classified in [`PostgresError::class`] without a wildcard, so a new one cannot be
-//! forgotten. No text here carries a column value: of a server's error the `DETAIL` field, which may
-//! quote a row, is kept out of `Display` and `Debug`.
+//! forgotten. No text here carries a column value: of a server's error the `DETAIL` field, which
+//! may quote a row, is kept out of `Display` and `Debug`.
 
 use std::io;
 use std::path::PathBuf;
@@ -84,7 +84,8 @@ pub enum PostgresError {
     /// The server asks for an md5 password.
     #[error("Postgres asks for an md5 password, which is refused")]
     Md5Refused,
-    /// The server asks for the password itself over a connection that anybody could read or imitate.
+    /// The server asks for the password itself over a connection that anybody could read or
+    /// imitate.
     #[error(
         "Postgres asks for the password in clear text over a connection that is not verified TLS"
     )]
@@ -95,7 +96,8 @@ pub enum PostgresError {
         /// The code of the authentication request.
         code: u32,
     },
-    /// The SCRAM exchange failed on our side: the server could not prove that it knows the password.
+    /// The SCRAM exchange failed on our side: the server could not prove that it knows the
+    /// password.
     #[error("SCRAM authentication failed: {reason}")]
     Scram {
         /// Which step.
@@ -117,7 +119,10 @@ pub enum PostgresError {
     #[error("the connection to Postgres broke: {0}")]
     Io(io::Error),
     /// A message announces a length beyond what Postgres can send.
-    #[error("message '{}' from Postgres announces {bytes} bytes, which is not a valid length", tag.escape_ascii())]
+    #[error(
+        "message '{}' from Postgres announces {bytes} bytes, which is not a valid length",
+        tag.escape_ascii()
+    )]
     FrameLength {
         /// The message's type.
         tag: u8,
@@ -210,13 +215,15 @@ impl PostgresError {
             }
             Self::Standby { .. } => "add the primary to the hosts of postgres.url",
             Self::TlsRefused { .. } => {
-                "set ssl = on in postgresql.conf, or sslmode=disable in postgres.url on a trusted network"
+                "set ssl = on in postgresql.conf, or sslmode=disable in postgres.url on a \
+                 trusted network"
             }
             Self::RootCertificates { .. } => {
                 "set sslrootcert to a PEM file with the authority's certificate"
             }
             Self::Certificate { .. } => {
-                "set sslrootcert to the authority that signed it and use the host name the certificate carries"
+                "set sslrootcert to the authority that signed it and use the host name the \
+                 certificate carries"
             }
             Self::PasswordMissing => "set postgres.password_file or WALDEX_POSTGRES_PASSWORD",
             Self::Md5Refused => {
@@ -231,7 +238,8 @@ impl PostgresError {
                 "check the password, and that nobody stands between here and Postgres"
             }
             Self::PublicationSkipped(_) => {
-                "the publication is gone: create it again with `waldex setup`, then load the tables again \
+                "the publication is gone: create it again with `waldex setup`, then load \
+                 the tables again \
                  with `waldex run --reload`; changes made meanwhile were not sent"
             }
             Self::Server(error) => return remedy_of_server(error),
@@ -262,19 +270,23 @@ fn remedy_of_server(error: &ServerError) -> Option<String> {
         "3D000" => "check the database name in postgres.url",
         "42501" => "run `waldex check`: it names the missing right and the GRANT",
         "42704" => {
-            "run `waldex check`: the slot or the publication is missing; `waldex setup` prints the SQL"
+            "run `waldex check`: the slot or the publication is missing; `waldex setup` \
+             prints the SQL"
         }
         "53300" => "raise max_connections or max_wal_senders, or close other connections",
         "53400" => "raise max_replication_slots, or drop a slot that nobody uses",
         "55006" => {
-            "another process reads this slot: stop it, or wait until Postgres notices that it is gone"
+            "another process reads this slot: stop it, or wait until Postgres notices that \
+             it is gone"
         }
         "55000" if SLOT_LOST_WORDS.iter().any(|words| error.message.contains(words)) => {
-            "the slot is lost: drop it, create it again with `waldex setup`, and load the tables again \
+            "the slot is lost: drop it, create it again with `waldex setup`, and load the \
+             tables again \
              with `waldex run --reload`; raise max_slot_wal_keep_size"
         }
         "55000" => {
-            "run `waldex check`: wal_level must be logical and the slot must belong to this database"
+            "run `waldex check`: wal_level must be logical and the slot must belong to this \
+             database"
         }
         "57P03" => "wait until Postgres has started",
         "22021" => {

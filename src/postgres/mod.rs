@@ -1,10 +1,10 @@
 //! Everything that talks to Postgres.
 //!
 //! Two kinds of connection: the replication connection is our own over `postgres-protocol`
-//! ([`wire`], [`replication`]), because the ordinary driver knows no CopyBoth; every other statement
-//! goes through `tokio-postgres` ([`session`]). Both use one way of dialling ([`transport`]), one TLS
-//! policy ([`tls`]) and the same pinned session settings ([`pinned`]), so a value prints the same in
-//! the stream and in a copy.
+//! (`wire`, `replication`), because the ordinary driver knows no CopyBoth; every other
+//! statement goes through `tokio-postgres` (`session`). Both use one way of dialling
+//! (`transport`), one TLS policy (`tls`) and the same pinned session settings (`pinned`), so
+//! a value prints the same in the stream and in a copy.
 
 mod auth;
 pub mod catalog;

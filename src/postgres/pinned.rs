@@ -10,8 +10,8 @@ pub enum Encoding {
     /// Converted by the server.
     #[default]
     Utf8,
-    /// As stored, for a database whose `server_encoding` is `SQL_ASCII`: asked for UTF-8, the server
-    /// would refuse any invalid byte and end the stream (SQLSTATE 22021).
+    /// As stored, for a database whose `server_encoding` is `SQL_ASCII`: asked for UTF-8, the
+    /// server would refuse any invalid byte and end the stream (SQLSTATE 22021).
     SqlAscii,
 }
 

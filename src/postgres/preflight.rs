@@ -96,7 +96,8 @@ fn server_problems(server: &ServerFacts, slot: Option<&SlotFacts>) -> Vec<Proble
         problems.push(Problem::new(
             format!("all {} replication slots are taken", server.slots_max),
             format!(
-                "ALTER SYSTEM SET max_replication_slots = {}; then restart Postgres; or drop a slot nobody reads",
+                "ALTER SYSTEM SET max_replication_slots = {}; then restart Postgres; or \
+                 drop a slot nobody reads",
                 server.slots_max.saturating_add(1)
             ),
         ));
@@ -122,7 +123,8 @@ fn server_problems(server: &ServerFacts, slot: Option<&SlotFacts>) -> Vec<Proble
     if names_us(&server.synchronous_standby_names) {
         problems.push(Problem::new(
             format!(
-                "synchronous_standby_names {} covers {APPLICATION_NAME}: every commit on Postgres would wait for \
+                "synchronous_standby_names {} covers {APPLICATION_NAME}: every commit on \
+                 Postgres would wait for \
                  the search cluster",
                 literal(&server.synchronous_standby_names)
             ),
@@ -180,7 +182,8 @@ fn missing_publication(name: &str, tables: &[TableSettings]) -> Problem {
     Problem::new(
         format!("there is no publication {quoted}"),
         format!(
-            "CREATE PUBLICATION {quoted} FOR TABLE {names} WITH (publish_via_partition_root = true);"
+            "CREATE PUBLICATION {quoted} FOR TABLE {names} WITH (publish_via_partition_root \
+             = true);"
         ),
     )
 }
@@ -206,7 +209,7 @@ fn publication_problem(name: &str, facts: PublicationFacts) -> Option<Problem> {
 
 fn unpublished(
     table: &TableSettings,
-    kind: Option<char>,
+    kind: Option<(char, bool)>,
     publication: &str,
     facts: PublicationFacts,
 ) -> Problem {
@@ -216,15 +219,15 @@ fn unpublished(
             format!("table {name} does not exist"),
             "correct its name under tables in the configuration",
         ),
-        Some('p') if !facts.via_root => Problem::new(
+        Some(('p', _)) if !facts.via_root => Problem::new(
             format!("publication {publication} names the partitions of {name}, not the table"),
             format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);"),
         ),
-        Some('r' | 'p') if facts.all_tables => Problem::new(
+        Some(('r', false)) => Problem::new(
             format!("table {name} is not logged, so it cannot be published"),
             format!("ALTER TABLE {name} SET LOGGED;"),
         ),
-        Some('r' | 'p') => Problem::new(
+        Some(('r' | 'p', _)) => Problem::new(
             format!("table {name} is not in publication {publication}"),
             format!("ALTER PUBLICATION {publication} ADD TABLE {name};"),
         ),
@@ -298,9 +301,13 @@ fn key_problem(table: &PublishedTable, name: &str) -> Option<Problem> {
     table.key_is_deferrable.then(|| {
         let index = format!("waldex_key_{}", table.relation.oid);
         Problem::new(
-            format!("the key of table {name} is deferrable: two rows may hold the same key for a moment"),
             format!(
-                "CREATE UNIQUE INDEX {index} ON {name} ({}); ALTER TABLE {name} REPLICA IDENTITY USING INDEX \
+                "the key of table {name} is deferrable: two rows may hold the same key \
+            for a moment"
+            ),
+            format!(
+                "CREATE UNIQUE INDEX {index} ON {name} ({}); ALTER TABLE {name} REPLICA \
+                 IDENTITY USING INDEX \
                  {index};",
                 key()
             ),

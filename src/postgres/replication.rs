@@ -3,7 +3,8 @@
 //!
 //! The stream is one state machine over one socket: reading and writing never wait for each other,
 //! so a status goes out even while the server is blocked on us, and answering keeps
-//! `wal_sender_timeout` away while reading is held back (seen: 4 s without a word ends the session).
+//! `wal_sender_timeout` away while reading is held back (seen: 4 s without a word ends the
+//! session).
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -115,7 +116,8 @@ impl Replication {
         at: Lsn,
     ) -> Result<ReplicationStream, PostgresError> {
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {at} (\"proto_version\" '1', \"publication_names\" {})",
+            "START_REPLICATION SLOT {} LOGICAL {at} (\"proto_version\" '1', \
+             \"publication_names\" {})",
             identifier(slot),
             replication_literal(&identifier(publication)),
         );
@@ -213,6 +215,9 @@ impl ReplicationStream {
                     Err(error) => return Err(error),
                 }
             }
+            self.wire.inbox.advance(self.taken);
+            // The slot is free for the next reader only once the command is complete.
+            while self.wire.receive().await?.tag != backend::READY_FOR_QUERY_TAG {}
             frontend::terminate(&mut self.wire.outbox);
             self.wire.flush().await
         })
@@ -235,5 +240,105 @@ fn interlude(tag: u8, body: &[u8]) -> Result<(), PostgresError> {
         backend::ERROR_RESPONSE_TAG => Err(PostgresError::Server(ServerError::parse(body).into())),
         backend::COPY_DONE_TAG => Err(PostgresError::StreamEnded),
         tag => Err(unexpected(tag, "in the replication stream")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transport::Transport;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    fn stream() -> (ReplicationStream, UnixStream) {
+        let (transport, far) = Transport::pair_for_test();
+        (ReplicationStream { wire: Wire::for_test(transport), taken: 0 }, far)
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag], length.to_be_bytes().as_slice(), body].concat()
+    }
+
+    #[tokio::test]
+    async fn payloads_come_out_whole_however_the_bytes_arrive() {
+        let (mut stream, mut far) = stream();
+        let sent = [
+            message(b'd', b"one"),
+            message(b'N', b"VNOTICE\0C00000\0Mx\0\0"),
+            message(b'd', b""),
+            message(b'S', b"TimeZone\0UTC\0"),
+            message(b'd', &[7; 300_000]),
+        ]
+        .concat();
+        let writer = tokio::spawn(async move {
+            let (first, rest) = sent.split_at(12);
+            for part in first.chunks(1).chain(rest.chunks(7_001)) {
+                far.write_all(part).await.unwrap();
+            }
+            far
+        });
+        let mut lengths = Vec::new();
+        while lengths.len() < 3 {
+            stream.progress(true).await.unwrap();
+            while let Some(payload) = stream.next_frame().unwrap() {
+                lengths.push(payload.len());
+            }
+        }
+        assert_eq!(lengths, [3, 0, 300_000]);
+        drop(writer.await.unwrap());
+        assert!(matches!(stream.progress(true).await, Err(PostgresError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_status_is_written_while_nothing_is_read() {
+        let (mut stream, mut far) = stream();
+        stream.queue_status(&[b'r'; STATUS_BYTES]);
+        let mut seen = [0; 5 + STATUS_BYTES];
+        tokio::select! {
+            outcome = stream.progress(false) => panic!("resolved without reading: {outcome:?}"),
+            read = far.read_exact(&mut seen) => assert_eq!(read.unwrap(), seen.len()),
+        }
+        assert_eq!(seen.as_slice(), message(b'd', &[b'r'; STATUS_BYTES]));
+        assert!(!stream.has_queued_output());
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_at_the_end_is_told_apart() {
+        let skipped = message(b'N', b"VWARNING\0C55000\0RLoadPublications\0\0");
+        let down = message(b'E', b"VFATAL\0C57P01\0\0");
+        let lengthless = b"d\xff\xff\xff\xff".to_vec();
+        for (sent, sqlstate) in
+            [(skipped, Some("55000")), (down, Some("57P01")), (lengthless, None)]
+        {
+            let (mut stream, mut far) = stream();
+            far.write_all(&sent).await.unwrap();
+            stream.progress(true).await.unwrap();
+            assert_eq!(stream.next_frame().unwrap_err().sqlstate(), sqlstate);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_agreed_on() {
+        let (mut stream, mut far) = stream();
+        stream.queue_status(&[b'r'; STATUS_BYTES]);
+        let server = tokio::spawn(async move {
+            let mut seen = vec![0; 5 + STATUS_BYTES + 5];
+            far.read_exact(&mut seen).await.unwrap();
+            let answer = [
+                message(b'd', b"late"),
+                message(b'c', b""),
+                message(b'C', b"COPY 0\0"),
+                message(b'Z', b"I"),
+            ];
+            far.write_all(&answer.concat()).await.unwrap();
+            let mut rest = Vec::new();
+            far.read_to_end(&mut rest).await.unwrap();
+            (seen, rest)
+        });
+        stream.finish().await.unwrap();
+        let (seen, rest) = server.await.unwrap();
+        assert_eq!(seen.last_chunk::<5>(), Some(b"c\0\0\0\x04"), "CopyDone after the status");
+        assert_eq!(rest, message(b'X', b""));
     }
 }

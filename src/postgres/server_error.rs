@@ -1,6 +1,7 @@
 //! What Postgres says in an error or a notice (PostgreSQL docs, "Error and Notice Message Fields").
 //!
-//! Read from frames of unknown origin: a message that is cut off or not UTF-8 still yields an error.
+//! Read from frames of unknown origin: a message that is cut off or not UTF-8 still yields an
+//! error.
 
 use std::fmt;
 
@@ -118,7 +119,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_an_error_and_no_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_give_an_error_and_no_panic(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             let error = ServerError::parse(&body);
             prop_assert!(error.message.len() <= body.len() * 3);
         }

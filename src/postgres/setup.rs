@@ -1,7 +1,7 @@
 //! The SQL of `waldex setup` and `waldex teardown`: the templates under `sql/`, filled in.
 //!
-//! Every name goes through [`super::sql`]. A statement is run by itself: a slot cannot be created in
-//! a transaction that has written.
+//! Every name goes through [`super::sql`]. A statement is run by itself: a slot cannot be created
+//! in a transaction that has written.
 
 use std::collections::BTreeSet;
 
@@ -73,8 +73,8 @@ fn statements(template: &'static str) -> impl Iterator<Item = &'static str> {
     template.split("\n\n").map(str::trim).filter(is_statement)
 }
 
-/// Puts the values in for the placeholders, in one pass: a value that looks like a placeholder stays
-/// as it is.
+/// Puts the values in for the placeholders, in one pass: a value that looks like a placeholder
+/// stays as it is.
 fn fill(statement: &str, values: &[(&str, String)]) -> String {
     let mut out = String::with_capacity(statement.len());
     let mut rest = statement;
@@ -104,7 +104,8 @@ fn role_block(role: &str) -> String {
     format!(
         "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
          CREATE ROLE {name} LOGIN REPLICATION;\n  \
-         ELSIF NOT (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
+         ELSIF NOT (SELECT rolreplication OR rolsuper \
+         FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
          ALTER ROLE {name} REPLICATION;\n  END IF;\nEND"
     )
 }
@@ -112,8 +113,10 @@ fn role_block(role: &str) -> String {
 fn publication_block(publication: &str, tables: &[String]) -> String {
     let (name, text) = (identifier(publication), literal(publication));
     format!(
-        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {text}) THEN\n    \
-         CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);\n  END IF;\nEND",
+        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = \
+         {text}) THEN\n    \
+         CREATE PUBLICATION {name} FOR TABLE {} \
+         WITH (publish_via_partition_root = true);\n  END IF;\nEND",
         tables.join(", ")
     )
 }

@@ -264,7 +264,8 @@ pub(super) fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
 const DER_SEQUENCE: u8 = 0x30;
 const DER_OBJECT_IDENTIFIER: u8 = 0x06;
 
-/// `Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { algorithm OID, … }, … }`
+/// `Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { algorithm OID, … }, …
+/// }`
 fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     let (fields, _) = der_element(certificate, DER_SEQUENCE)?;
     let (_, after_signed_part) = der_element(fields, DER_SEQUENCE)?;

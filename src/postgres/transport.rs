@@ -89,6 +89,15 @@ impl Transport {
     }
 }
 
+#[cfg(test)]
+impl Transport {
+    /// A transport and its other end, without any network.
+    pub(super) fn pair_for_test() -> (Self, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Self::plain(Stream::Unix(near), "a pair".to_owned()), far)
+    }
+}
+
 /// Bounds one step of connecting.
 pub(super) async fn within<T>(
     limit: Duration,

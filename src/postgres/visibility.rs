@@ -5,8 +5,8 @@
 //! transaction nearest to the snapshot, which holds while the two are less than 2^31 transactions
 //! apart, as Postgres itself ensures for everything alive.
 
-/// A snapshot: below `xmin` all transactions are finished, from `xmax` on none, between them all but
-/// those named.
+/// A snapshot: below `xmin` all transactions are finished, from `xmax` on none, between them all
+/// but those named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     xmin: u64,
@@ -90,7 +90,8 @@ mod tests {
                 running.into_iter().map(|at| xmin + at).filter(|xid| *xid < xmax).collect();
             let text = running.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
             let snapshot = Snapshot::parse(&format!("{xmin}:{xmax}:{text}")).unwrap();
-            for xid in [xmin.saturating_add_signed(offset), xmin + width / 2, xmax, xmin.saturating_sub(1)] {
+            let near = xmin.saturating_add_signed(offset);
+            for xid in [near, xmin + width / 2, xmax, xmin.saturating_sub(1)] {
                 let expected = xid < xmin || (xid < xmax && !running.contains(&xid));
                 prop_assert_eq!(snapshot.sees(low(xid)), expected, "{} in {}:{}", xid, xmin, xmax);
             }

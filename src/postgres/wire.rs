@@ -127,6 +127,18 @@ impl Wire {
         Ok(wire)
     }
 
+    #[cfg(test)]
+    pub(super) fn for_test(transport: Transport) -> Self {
+        Self {
+            transport,
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            frame_bytes_max: FRAME_BYTES_MAX,
+            server_version: String::new(),
+            is_standby: false,
+        }
+    }
+
     /// Reads what the server says of itself after the login, up to `ReadyForQuery`.
     async fn await_ready(&mut self) -> Result<(), PostgresError> {
         loop {
@@ -252,7 +264,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_frame_never_ends_beyond_the_input(input in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn a_frame_never_ends_beyond_the_input(
+            input in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
             if let Ok(Some((_, end))) = frame_end(&input, FRAME_BYTES_MAX) {
                 prop_assert!((HEADER_BYTES..=input.len()).contains(&end));
             }
