@@ -8,5 +8,6 @@ pub mod compare;
 pub mod search;
 pub mod servers;
 pub mod sql;
+pub mod stage;
 pub mod wait;
 pub mod waldex;
