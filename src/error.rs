@@ -114,6 +114,9 @@ pub enum Error {
     /// What preflight found.
     #[error("{} problem(s) found before the start", .0.len())]
     Preflight(Vec<Problem>),
+    /// Something that another process has to end first.
+    #[error("waiting: {0}")]
+    Busy(String),
     /// The system refuses the signal handlers.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -131,7 +134,7 @@ impl Error {
         let transient = |yes: bool| if yes { Class::Transient } else { Class::Definite };
         match self {
             Self::Postgres(error) => error.class(),
-            Self::Search(_) => Class::Transient,
+            Self::Search(_) | Self::Busy(_) => Class::Transient,
             Self::Index(error) => transient(error.is_transient()),
             Self::State(error) => transient(error.is_transient()),
             Self::Pipeline(_)
@@ -175,6 +178,9 @@ impl Error {
             }
             Self::Pipeline(PipelineError::Projection { .. }) => {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
+            }
+            Self::Busy(_) => {
+                "a second waldex waits here until the first is gone; any other reader needs a slot of its own"
             }
             Self::Pipeline(_)
             | Self::Client(_)

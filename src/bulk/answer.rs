@@ -207,10 +207,11 @@ mod tests {
         let missing =
             r#"{"status":404,"error":{"type":"index_not_found_exception","reason":"no"}}"#;
         for action in [Action::Index, Action::Delete] {
-            match outcome(action, missing) {
-                Outcome::Rejected(rejection) => assert!(rejection.is_configuration()),
-                other => panic!("{other:?}"),
-            }
+            let refused = outcome(action, missing);
+            assert!(
+                matches!(&refused, Outcome::Rejected(why) if why.is_configuration()),
+                "{refused:?}"
+            );
         }
     }
 

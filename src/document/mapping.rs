@@ -47,10 +47,8 @@ fn settings(table: &TableSettings) -> Result<Value, MappingError> {
 }
 
 fn mappings(projection: &Projection, table: &TableSettings) -> Result<Value, MappingError> {
-    if let Some(source) = table.mappings.get("_source") {
-        if source != &json!({"enabled": true}) {
-            return Err(MappingError::Source("mappings._source".to_owned()));
-        }
+    if table.mappings.get("_source").is_some_and(|source| *source != json!({"enabled": true})) {
+        return Err(MappingError::Source("mappings._source".to_owned()));
     }
     let mut properties = Map::new();
     for (name, kind) in projection.fields() {

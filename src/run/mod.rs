@@ -108,10 +108,14 @@ async fn begin(
 ) -> Result<Started, Error> {
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
     let mut problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
-    // A slot that another process reads is waited for: it may be our own, killed a moment ago.
-    problems.retain(|problem| !problem.may_pass);
+    let passing = problems.extract_if(.., |problem| problem.may_pass).next();
     if !problems.is_empty() {
         return Err(Error::Preflight(problems));
+    }
+    // The slot is read by another process: a waldex that was killed a moment ago, or one that lives, whose
+    // state must not be touched.
+    if let Some(problem) = passing {
+        return Err(Error::Busy(problem.what));
     }
     let plan = tables::plan(&session, settings).await?;
     let mut store = store.clone();
@@ -143,10 +147,11 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
                 Err(error) => error,
             },
         };
-        if error.class() == Class::Definite || began.elapsed() > START_PATIENCE {
+        let is_patient = began.elapsed() <= START_PATIENCE || matches!(error, Error::Busy(_));
+        if error.class() == Class::Definite || !is_patient {
             return Err(error);
         }
-        warn!(%error, "not ready yet, trying on");
+        warn!(%error, remedy = error.remedy(), "not ready yet, trying on");
         tokio::select! {
             () = stop.requested() => return Ok(None),
             () = tokio::time::sleep(backoff.next(None)) => {}
@@ -175,8 +180,8 @@ impl Run<'_> {
                 self.connection(session.take(), &plan, store, state, until, progress).await?;
             let error = match life {
                 Life::Over => return Ok(()),
-                Life::Broken(kept_store, kept_state, error) => {
-                    (store, state) = (kept_store, *kept_state);
+                Life::Broken(kept, error) => {
+                    (store, state) = *kept;
                     error
                 }
             };
@@ -208,7 +213,7 @@ impl Run<'_> {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(Life::Over),
             Err(error) if error.class() == Class::Transient => {
-                return Ok(Life::Broken(store, Box::new(state), error));
+                return Ok(Life::Broken(Box::new((store, state)), error));
             }
             Err(error) => return Err(error),
         };
@@ -220,7 +225,7 @@ impl Run<'_> {
         let rows_session = match rows_session {
             Ok(rows_session) => rows_session,
             Err(error) if error.class() == Class::Transient => {
-                return Ok(Life::Broken(store, Box::new(state), error.into()));
+                return Ok(Life::Broken(Box::new((store, state)), error.into()));
             }
             Err(error) => return Err(error.into()),
         };
@@ -256,8 +261,7 @@ impl Run<'_> {
                 tokio::select! {
                     () = stop.requested() => Ok(Life::Over),
                     kept = recorder.into_state() => {
-                        let (store, state) = kept?;
-                        Ok(Life::Broken(store, Box::new(state), error))
+                        Ok(Life::Broken(Box::new(kept?), error))
                     }
                 }
             }
@@ -384,7 +388,7 @@ enum Life {
     /// The run is over: the position was reached, or a stop was asked for.
     Over,
     /// To be followed by another.
-    Broken(StateStore, Box<State>, Error),
+    Broken(Box<(StateStore, State)>, Error),
 }
 
 #[derive(PartialEq, Eq)]

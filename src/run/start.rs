@@ -92,6 +92,14 @@ pub(crate) async fn establish(
     for table in &plan.tables {
         refuse_foreign_index(client, &table.settings.index).await?;
     }
+    if let Reload::Table(name) = reload
+        && !plan.tables.iter().any(|table| wants(reload, table))
+    {
+        return Err(Error::Configuration {
+            what: format!("--reload names \"{name}\", which is no table of this configuration"),
+            fix: "name a configured table, or give --reload alone for all".to_owned(),
+        });
+    }
     let mut state = match found {
         Some(state) if *reload != Reload::All => {
             prove_continuity(&state, &source, &settings.postgres.slot)
