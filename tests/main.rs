@@ -1,4 +1,6 @@
 //! All integration tests, in one binary: it links once and shares its servers.
 
+mod decoder;
 mod e2e;
+mod fuzz;
 mod support;

@@ -31,6 +31,9 @@ pub enum DecodeError {
     /// A replica identity that does not exist.
     #[error("a relation has the unknown replica identity '{}'", .0.escape_ascii())]
     Identity(u8),
+    /// Flags that protocol 1 does not define: they would change what the message means.
+    #[error("a message has the unknown flags {0:#04x}")]
+    Flags(u8),
     /// A message that only a later protocol has.
     #[error(
         "message \"{0}\" belongs to a later protocol than 1, which was asked for; a proxy between may have changed \
@@ -95,7 +98,7 @@ fn begin<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
 }
 
 fn commit<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
-    reader.u8()?;
+    reader.flags(0)?;
     Ok(Message::Commit(Commit {
         commit_lsn: lsn(reader)?,
         end_lsn: lsn(reader)?,
@@ -118,7 +121,7 @@ fn relation(reader: &mut Reader<'_>) -> Result<Relation, DecodeError> {
     // Not reserved beforehand: the count is the sender's word, the frame's length is a fact.
     let mut columns = Vec::new();
     for _ in 0..count {
-        let in_identity = reader.u8()? & 1 == 1;
+        let in_identity = reader.flags(1)? == 1;
         let name = reader.name()?.to_owned();
         let (type_oid, type_modifier) = (reader.u32()?, reader.i32()?);
         columns.push(Column { name, type_oid, type_modifier, in_identity });
@@ -162,7 +165,7 @@ fn old_tuple<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<OldTuple<'a>, Deco
 
 fn truncate<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     let count = Reader::count(reader.i32()?, usize::MAX / size_of::<u32>())?;
-    let options = reader.u8()?;
+    let options = reader.flags(1 | 2)?;
     let relations = Oids { bytes: reader.bytes(count * size_of::<u32>())? };
     Ok(Message::Truncate {
         relations,
@@ -172,7 +175,7 @@ fn truncate<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
 }
 
 fn logical<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
-    let transactional = reader.u8()? & 1 == 1;
+    let transactional = reader.flags(1)? == 1;
     let lsn = lsn(reader)?;
     let prefix = reader.name()?;
     let length = Reader::count(reader.i32()?, usize::MAX)?;
@@ -216,6 +219,15 @@ mod tests {
         }
         assert_eq!(decode(b"?"), Err(DecodeError::Unknown(b'?')));
         assert_eq!(decode(b""), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn flags_without_a_meaning_are_refused() {
+        let relation = b"R\0\0\0\x01\0t\0d\0\x01\x02id\0\0\0\0\x17\xff\xff\xff\xff";
+        assert_eq!(decode(relation), Err(DecodeError::Flags(2)));
+        assert_eq!(decode(b"C\x01"), Err(DecodeError::Flags(1)));
+        assert_eq!(decode(b"T\0\0\0\0\x04"), Err(DecodeError::Flags(4)));
+        assert_eq!(decode(b"M\x03"), Err(DecodeError::Flags(3)));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum EnvelopeError {
     /// Another kind.
     #[error("unknown kind '{}' of CopyData", .0.escape_ascii())]
     Kind(u8),
-    /// Too short or too long.
+    /// Too short, too long, or with an unknown flag.
     #[error("CopyData: {0}")]
     Length(#[from] DecodeError),
 }
@@ -76,7 +76,7 @@ impl<'a> Frame<'a> {
                 let frame = Self::Keepalive {
                     wal_end: Lsn::new(reader.u64()?),
                     send_time_micros: reader.i64()?,
-                    reply_requested: reader.u8()? != 0,
+                    reply_requested: reader.flags(1)? == 1,
                 };
                 match reader.rest().len() {
                     0 => Ok(frame),

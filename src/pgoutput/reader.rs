@@ -61,6 +61,14 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| DecodeError::Name)
     }
 
+    /// Flags of which only those in `known` have a meaning.
+    pub(super) fn flags(&mut self, known: u8) -> Result<u8, DecodeError> {
+        match self.u8()? {
+            flags if flags & !known == 0 => Ok(flags),
+            flags => Err(DecodeError::Flags(flags)),
+        }
+    }
+
     /// A count that must be neither negative nor above `max`.
     pub(super) fn count(read: i32, max: usize) -> Result<usize, DecodeError> {
         match usize::try_from(read) {

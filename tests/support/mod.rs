@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "the same files are a module of tests and of examples")]
 
 pub mod compare;
+pub mod encode;
 pub mod search;
 pub mod servers;
 pub mod sql;
