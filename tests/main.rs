@@ -3,4 +3,5 @@
 mod decoder;
 mod e2e;
 mod fuzz;
+mod simulation;
 mod support;
