@@ -1,135 +1,149 @@
-//! The messages of protocol 1. Tuples and contents borrow from the frame.
+//! The messages of pgoutput, protocol version 1, as the decoder gives them out.
+//!
+//! All borrow from the frame but [`Relation`], which outlives it. Times are microseconds since
+//! 2000-01-01 UTC. `Debug` shows no column value and no content of a logical message.
 
-use super::reader::Reader;
+use std::fmt;
+
 use super::relation::Relation;
 use super::tuple::Tuple;
 use crate::lsn::Lsn;
 
-/// One message of a logical replication stream.
+/// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A transaction begins.
+    /// `B`: a transaction starts.
     Begin(Begin),
-    /// It ends; the only place from which an LSN may be confirmed.
+    /// `C`: the open transaction is complete.
     Commit(Commit),
-    /// Where a transaction came from that was itself replicated.
+    /// `O`: the open transaction came to the source by replication.
     Origin {
-        /// Its commit LSN there.
+        /// Its commit on the server it came from.
         commit_lsn: Lsn,
         /// The origin's name.
         name: &'a str,
     },
-    /// A table, before its first change and after each change of it.
+    /// `R`: what a table looks like from here on.
     Relation(Relation),
-    /// A type that is not built in; informational, the names may be empty.
+    /// `Y`: the name of a type that is not built in. Both names may be empty: look the OID up instead.
     Type {
         /// `pg_type.oid`.
         oid: u32,
-        /// Its schema.
+        /// The schema's name.
         schema: &'a str,
-        /// Its name.
+        /// The type's name.
         name: &'a str,
     },
-    /// A new row.
+    /// `I`: a new row.
     Insert {
-        /// OID of the table.
+        /// OID of a table that was described before.
         relation: u32,
         /// The row.
         new: Tuple<'a>,
     },
-    /// A changed row.
+    /// `U`: a changed row.
     Update {
-        /// OID of the table.
+        /// OID of a table that was described before.
         relation: u32,
-        /// The old row, if the identity changed, is toasted, or is full.
+        /// Sent with `FULL`, else only if an identity column changed or is stored out of line.
         old: Option<OldTuple<'a>>,
-        /// The new row.
+        /// The row as it is now.
         new: Tuple<'a>,
     },
-    /// A removed row.
+    /// `D`: a row that is gone.
     Delete {
-        /// OID of the table.
+        /// OID of a table that was described before.
         relation: u32,
         /// What identifies it.
         old: OldTuple<'a>,
     },
-    /// Emptied tables.
+    /// `T`: tables emptied by one command.
     Truncate {
-        /// Their OIDs.
+        /// OIDs of tables that were described before.
         relations: Oids<'a>,
-        /// `CASCADE` was given.
+        /// `TRUNCATE … CASCADE`; the tables it reached are listed as well, if they are published.
         cascade: bool,
-        /// `RESTART IDENTITY` was given.
+        /// `TRUNCATE … RESTART IDENTITY`.
         restart_identity: bool,
     },
-    /// Written by `pg_logical_emit_message`.
+    /// `M`: written by `pg_logical_emit_message`.
     Logical(LogicalMessage<'a>),
 }
 
-/// Begin of a transaction.
+/// The start of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begin {
-    /// Start of its commit record: the version of all its changes.
+    /// Where the commit record starts; equal to [`Commit::commit_lsn`], known before the first change.
     pub final_lsn: Lsn,
-    /// Microseconds since 2000-01-01 UTC.
+    /// When it was committed.
     pub commit_time_micros: i64,
-    /// Its transaction id, without epoch.
+    /// The transaction's id.
     pub xid: u32,
 }
 
-/// End of a transaction.
+/// The end of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Start of its commit record; to confirm this is to have the transaction sent again.
+    /// Where the commit record starts.
     pub commit_lsn: Lsn,
-    /// End of its commit record: the position to confirm.
+    /// Where the commit record ends: the only position of a transaction that may be acknowledged.
     pub end_lsn: Lsn,
-    /// Microseconds since 2000-01-01 UTC.
+    /// When it was committed.
     pub commit_time_micros: i64,
 }
 
-/// The old row of an update or delete.
+/// The old row, as far as the replica identity makes the source send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldTuple<'a> {
-    /// Only the identity's columns; the others read as NULL but are absent.
+    /// `K`: only the identity's columns; the others are sent as NULL and are not known.
     Key(Tuple<'a>),
-    /// The whole row (`REPLICA IDENTITY FULL`).
+    /// `O`: the whole row (`REPLICA IDENTITY FULL`), large values included.
     Full(Tuple<'a>),
 }
 
-/// The OIDs of a Truncate, in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The OIDs of a [`Message::Truncate`].
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Oids<'a> {
-    pub(super) bytes: &'a [u8],
+    oids: &'a [[u8; 4]],
 }
 
 impl<'a> Oids<'a> {
-    /// The OIDs in order.
+    pub(super) fn new(oids: &'a [[u8; 4]]) -> Self {
+        Self { oids }
+    }
+
+    /// In the order of the message.
     pub fn iter(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let mut reader = Reader::new(self.bytes);
-        std::iter::from_fn(move || reader.u32().ok())
+        self.oids.iter().map(|&oid| u32::from_be_bytes(oid))
     }
 }
 
-/// A message that an application wrote into the WAL.
+impl fmt::Debug for Oids<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// What an application wrote into the log beside its tables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LogicalMessage<'a> {
-    /// Whether it is part of a transaction; otherwise it stands outside Begin and Commit.
+    /// Whether it belongs to the open transaction; else it stands alone and was sent at once.
     pub transactional: bool,
-    /// Where it stands.
+    /// Where it is in the log.
     pub lsn: Lsn,
-    /// Who it is for.
+    /// Says whose message it is.
     pub prefix: &'a str,
-    /// What it says.
+    /// Any bytes.
     pub content: &'a [u8],
 }
 
-impl std::fmt::Debug for LogicalMessage<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for LogicalMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogicalMessage")
-            .field("prefix", &self.prefix)
+            .field("transactional", &self.transactional)
             .field("lsn", &self.lsn)
+            .field("prefix", &self.prefix)
             .field("content_bytes", &self.content.len())
-            .finish_non_exhaustive()
+            .finish()
     }
 }
