@@ -101,6 +101,15 @@ pub enum OldTuple<'a> {
     Full(Tuple<'a>),
 }
 
+impl<'a> OldTuple<'a> {
+    /// The columns, whatever the kind.
+    pub fn tuple(&self) -> &Tuple<'a> {
+        match self {
+            Self::Key(tuple) | Self::Full(tuple) => tuple,
+        }
+    }
+}
+
 /// The OIDs of a [`Message::Truncate`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Oids<'a> {

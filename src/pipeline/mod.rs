@@ -396,6 +396,7 @@ impl Pipeline {
         let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
             return Ok(None);
         };
+        target.check_width(new)?;
         let mut row = row::resolve(new, old, |column| target.uses(column))?;
         match (row.missing.is_empty(), reselected) {
             (true, _) => {}
@@ -417,6 +418,7 @@ impl Pipeline {
         let scratch = &mut self.scratch;
         target.write_key(&row.fields, scratch)?;
         if let Some(old) = old {
+            target.check_width(old.tuple())?;
             let old = row::old_row(old)?;
             let mut moved_from = Scratch::default();
             target.write_key(&old, &mut moved_from)?;
@@ -455,6 +457,7 @@ impl Pipeline {
         let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
             return Ok(None);
         };
+        target.check_width(old.tuple())?;
         self.counters.rows += 1;
         target.write_key(&row::old_row(old)?, &mut self.scratch)?;
         let write = Write::delete(&self.scratch.key, transaction.version);

@@ -49,7 +49,7 @@ pub(super) fn resolve<'a>(
 
 /// The old row, for its document id. In a key tuple the other columns are absent, not NULL.
 pub(super) fn old_row<'a>(old: &OldTuple<'a>) -> Result<Vec<Field<'a>>, BinaryColumn> {
-    tuple_of(old)
+    old.tuple()
         .iter()
         .map(|value| match value {
             Value::Null | Value::UnchangedToast => Ok(Field::Absent),
@@ -61,14 +61,8 @@ pub(super) fn old_row<'a>(old: &OldTuple<'a>) -> Result<Vec<Field<'a>>, BinaryCo
 
 /// An unchanged value cannot be NULL, so only text counts.
 fn kept_by<'a>(old: &OldTuple<'a>, column: usize) -> Option<&'a [u8]> {
-    match tuple_of(old).iter().nth(column) {
+    match old.tuple().iter().nth(column) {
         Some(Value::Text(text)) => Some(text),
         Some(Value::Null | Value::UnchangedToast | Value::Binary(_)) | None => None,
-    }
-}
-
-fn tuple_of<'t, 'a>(old: &'t OldTuple<'a>) -> &'t Tuple<'a> {
-    match old {
-        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
     }
 }

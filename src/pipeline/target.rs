@@ -6,6 +6,7 @@ use crate::document::json;
 use crate::document::projection::{Projection, ProjectionError};
 use crate::document::types::TypeRegistry;
 use crate::pgoutput::relation::Relation;
+use crate::pgoutput::tuple::Tuple;
 use crate::settings::TableSettings;
 
 /// What is known of a configured table before the stream describes it.
@@ -55,6 +56,15 @@ impl Target {
 
     pub(super) fn uses(&self, column: usize) -> bool {
         self.projection.uses(column)
+    }
+
+    /// A tuple of another width than its relation means that one of the two was misread.
+    pub(super) fn check_width(&self, tuple: &Tuple<'_>) -> Result<(), PipelineError> {
+        let (expected, found) = (self.relation.columns.len(), tuple.len());
+        if expected == found {
+            return Ok(());
+        }
+        Err(self.unfit(ProjectionError::RowLength { expected, found }))
     }
 
     /// Renders the row's `"_index":…,"_id":…` into `scratch.key`.
