@@ -6,6 +6,8 @@
 //! write; I3 it never goes back; I4 bytes in flight stay under the budget plus one frame; I7 a replay from the
 //! last recorded LSN restores I1.
 
+#![allow(clippy::unwrap_used, reason = "a test: what cannot be is a failure")]
+
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
