@@ -246,8 +246,7 @@ impl Life<'_> {
                 })
             })
             .collect();
-        let mut steps = 0;
-        for frame in &frames {
+        for (step, frame) in frames.iter().enumerate() {
             while !self.pipeline.wants_frame() {
                 self.step();
             }
@@ -257,8 +256,7 @@ impl Life<'_> {
             if self.random.random_bool(0.5) {
                 self.step();
             }
-            steps += 1;
-            if crash_after.is_some_and(|crash| steps >= crash) {
+            if crash_after.is_some_and(|crash| step >= crash) {
                 return None;
             }
         }

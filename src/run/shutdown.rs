@@ -7,6 +7,18 @@ use tracing::warn;
 /// Exit code of a process that was told twice: it was stopped, nothing is lost.
 const SECOND_SIGNAL_EXIT: i32 = 1;
 
+/// Asks for a stop, for a program that runs waldex as a library.
+pub struct ShutdownHandle {
+    ask: watch::Sender<bool>,
+}
+
+impl ShutdownHandle {
+    /// Asks for an orderly stop.
+    pub fn ask(&self) {
+        self.ask.send_replace(true);
+    }
+}
+
 /// Whether a stop was asked for. Clones see the same.
 #[derive(Clone)]
 pub struct Shutdown {
@@ -24,6 +36,12 @@ impl Shutdown {
         let (ask, asked) = watch::channel(false);
         tokio::spawn(listen(terminate, interrupt, ask));
         Ok(Self { asked })
+    }
+
+    /// Listens for nothing but the handle.
+    pub fn by_hand() -> (ShutdownHandle, Self) {
+        let (ask, asked) = watch::channel(false);
+        (ShutdownHandle { ask }, Self { asked })
     }
 
     /// Returns once a stop was asked for. Cancel-safe.
