@@ -1,4 +1,5 @@
 //! Tests against real servers.
 
 mod changes;
+mod faults;
 mod smoke_servers;
