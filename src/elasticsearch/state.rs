@@ -126,11 +126,21 @@ mod lsn_text_option {
     }
 }
 
-/// A position that the state document holds, and that may therefore be confirmed to Postgres.
+/// A position that the state document covers and that the present stream has reached: it may be confirmed to
+/// Postgres.
+///
+/// After a restart the document's own position can be ahead of the stream, which sends changes below it once
+/// more. To confirm that position at once was seen to bring deleted documents back: a cluster that was
+/// restarted meanwhile has forgotten its tombstones, so a change that is sent again applies, and the delete
+/// behind it, being confirmed, is not sent after another crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordedLsn(Lsn);
 
 impl RecordedLsn {
+    fn new(reached: DurableLsn, in_document: Lsn) -> Self {
+        Self(reached.lsn().min(in_document))
+    }
+
     /// The position.
     pub fn lsn(self) -> Lsn {
         self.0
@@ -292,20 +302,22 @@ impl StateStore {
         }
     }
 
-    /// Writes the state with a new durable position; the answer may be confirmed to Postgres.
+    /// Writes the state with a new durable position; the answer may be confirmed to Postgres. The
+    /// document's position never goes back while changes below it are sent again.
     pub async fn record(
         &mut self,
         state: &mut State,
         durable: DurableLsn,
     ) -> Result<RecordedLsn, StateError> {
-        let lsn = durable.lsn().max(state.durable_lsn);
         let mut next = state.clone();
-        next.durable_lsn = lsn;
-        next.durable_commit_time_micros =
-            durable.commit_time_micros().or(state.durable_commit_time_micros);
+        if durable.lsn() > state.durable_lsn {
+            next.durable_lsn = durable.lsn();
+            next.durable_commit_time_micros =
+                durable.commit_time_micros().or(state.durable_commit_time_micros);
+        }
         self.write(&next).await?;
         *state = next;
-        Ok(RecordedLsn(lsn))
+        Ok(RecordedLsn::new(durable, state.durable_lsn))
     }
 
     /// Removes the document.
@@ -316,5 +328,29 @@ impl StateStore {
         }
         let (status, kind) = (answer.status, answer.error_kind());
         Err(StateError::Refused { what: "write", status, kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::types::TypeRegistry;
+    use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline};
+
+    fn reached(lsn: u64) -> DurableLsn {
+        let batch = BatchLimits { documents_max: 1, bytes_max: 1, pace_ms: 0 };
+        let limits = Limits { lanes: 1, batch, memory_budget_bytes: 1 };
+        let mut pipeline = Pipeline::new(Vec::new(), TypeRegistry::builtin(), Epoch(0), limits);
+        let keepalive = [b"k".as_slice(), &lsn.to_be_bytes(), &[0; 9]].concat();
+        assert!(pipeline.push_frame(&keepalive).unwrap().is_none());
+        pipeline.durable()
+    }
+
+    #[test]
+    fn the_slot_is_not_told_what_only_an_earlier_stream_reached() {
+        let in_document = Lsn::new(500);
+        assert_eq!(RecordedLsn::new(reached(100), in_document).lsn(), Lsn::new(100));
+        assert_eq!(RecordedLsn::new(reached(500), in_document).lsn(), Lsn::new(500));
+        assert_eq!(RecordedLsn::new(reached(900), in_document).lsn(), Lsn::new(500));
     }
 }
