@@ -22,6 +22,7 @@ const PUBLISHED_COLUMNS_SQL: &str = include_str!("../../sql/catalog/published_co
 const TYPES_SQL: &str = include_str!("../../sql/catalog/types.sql");
 const SERVER_SQL: &str = include_str!("../../sql/catalog/server.sql");
 const TABLE_EXISTS_SQL: &str = include_str!("../../sql/catalog/table_exists.sql");
+const WRITERS_SQL: &str = include_str!("../../sql/catalog/writers.sql");
 
 /// What a publication publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,4 +334,25 @@ pub async fn relation_kind(
 ) -> Result<Option<(char, bool)>, PostgresError> {
     let row = session.row(TABLE_EXISTS_SQL, &[&schema, &name]).await?;
     row.map(|row| Ok((letter(&row, "kind")?, field(&row, "is_logged")?))).transpose()
+}
+
+/// The transactions that hold a writer's lock on the table now, with their process (0 for a prepared one).
+///
+/// # Errors
+/// The session's.
+pub async fn writers(
+    session: &Session,
+    table_oid: u32,
+) -> Result<BTreeMap<String, i32>, PostgresError> {
+    let rows = session.rows(WRITERS_SQL, &[&table_oid]).await?;
+    rows.iter().map(|row| Ok((field(row, "writer")?, field(row, "pid")?))).collect()
+}
+
+/// `synchronous_standby_names` as it is now; empty where commits wait for nobody.
+///
+/// # Errors
+/// The session's.
+pub async fn synchronous_standby_names(session: &Session) -> Result<String, PostgresError> {
+    let sql = "SELECT pg_catalog.current_setting('synchronous_standby_names')";
+    Ok(session.client.query_one(sql, &[]).await?.try_get(0)?)
 }

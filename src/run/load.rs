@@ -15,6 +15,7 @@ use super::lanes::{Lanes, Report};
 use super::progress::Progress;
 use super::shutdown::Shutdown;
 use super::stream::Clock;
+use super::writers::wait_for_writers;
 use crate::document::Field;
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -55,6 +56,11 @@ impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
         self.pipeline.load(table.relation.clone())?;
+        tokio::select! {
+            biased;
+            () = self.shutdown.requested() => return Ok(Loaded::Stopped),
+            waited = wait_for_writers(self.session, table.relation.oid) => waited?,
+        }
         let mut place: Option<Vec<String>> = None;
         let mut rows = 0;
         loop {

@@ -13,6 +13,7 @@ pub mod start;
 mod stream;
 pub mod tables;
 mod work;
+mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;

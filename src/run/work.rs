@@ -20,8 +20,9 @@ use crate::postgres::reselect::reselect;
 use crate::postgres::session::Session;
 
 /// A commit can be decoded before new snapshots see it; it becomes visible within moments, unless it waits
-/// for a synchronous standby.
-const VISIBILITY_POLL: Duration = Duration::from_millis(20);
+/// for a synchronous standby: then the row is asked for less and less often.
+const VISIBILITY_POLL_MIN: Duration = Duration::from_millis(5);
+const VISIBILITY_POLL_MAX: Duration = Duration::from_secs(1);
 
 /// The answer to a piece of work.
 pub(crate) enum Done {
@@ -135,12 +136,16 @@ async fn select_again(
     let columns: Vec<&str> = row.columns.iter().map(String::as_str).collect();
     let key: Result<Vec<&str>, _> = row.key.iter().map(|text| std::str::from_utf8(text)).collect();
     let key = key.map_err(|_| odd("a key that is not UTF-8 cannot be selected again"))?;
+    let mut pause = VISIBILITY_POLL_MIN;
     loop {
         let found = reselect(&session, table, &columns, &key).await?;
-        if found.row.is_some() || found.snapshot.sees(row.xid) {
+        // Until then the row is shown as it was before the transaction, which may have changed the very
+        // column in an earlier statement; or it is not there under its new key.
+        if found.snapshot.sees(row.xid) {
             return Ok(Done::Reselected(found.row));
         }
-        tokio::time::sleep(VISIBILITY_POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(VISIBILITY_POLL_MAX);
     }
 }
 
