@@ -10,7 +10,10 @@ SELECT c.oid,
        c.relkind::text AS kind,
        c.relreplident::text AS identity,
        pg_catalog.row_security_active(c.oid) AS has_row_security,
-       coalesce(k.indnkeyatts, 0)::int AS key_columns,
+       coalesce((SELECT array_agg(a.attname::text ORDER BY u.n)
+                 FROM unnest(k.indkey::int2[]) WITH ORDINALITY AS u (attnum, n)
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+                 WHERE u.n <= k.indnkeyatts), '{}') AS key_names,
        coalesce(NOT k.indimmediate, false) AS key_is_deferrable,
        to_jsonb(p) ->> 'rowfilter' AS row_filter,
        coalesce(jsonb_typeof(to_jsonb(r) -> 'prattrs') = 'string'

@@ -1,17 +1,19 @@
 -- What the server is, how it is set up, and what our role may do.
 -- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14.
+-- pg_stat_replication shows every walsender to every role, of others' without their names.
 SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        pg_catalog.current_setting('server_encoding') AS server_encoding,
        pg_catalog.current_setting('wal_level') AS wal_level,
        pg_catalog.current_setting('max_replication_slots')::int AS slots_max,
        (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int AS slots_used,
        pg_catalog.current_setting('max_wal_senders')::int AS senders_max,
-       (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender')::int
-         AS senders_used,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int AS senders_used,
        pg_catalog.pg_is_in_recovery() AS in_recovery,
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
             ELSE pg_catalog.pg_current_wal_flush_lsn() END::text AS flush_lsn,
        pg_catalog.current_setting('synchronous_standby_names') AS synchronous_standby_names,
+       ARRAY(SELECT DISTINCT coalesce(application_name, '…')
+             FROM pg_catalog.pg_stat_replication) AS connected_standbys,
        pg_catalog.current_setting('max_slot_wal_keep_size') AS slot_wal_keep,
        pg_catalog.current_database()::text AS database,
        r.rolname::text AS role_name,

@@ -71,10 +71,10 @@ pub struct PublishedTable {
     /// Name and published columns, in the order of the tuples, with identity flags.
     pub relation: Relation,
     /// The columns of the identity index if one is set, else of the primary key, in index order;
-    /// empty if there is none.
+    /// empty if there is none, or if not all of them are published.
     pub key: Vec<KeyColumn>,
-    /// Whether all columns of that key are published; if not, `key` is left empty.
-    pub key_is_published: bool,
+    /// The columns of that key that are not published.
+    pub unpublished_key: Vec<String>,
     /// Whether that key is checked at commit only, so that two rows may hold it for a moment.
     pub key_is_deferrable: bool,
     /// Ordinary or partitioned.
@@ -121,6 +121,8 @@ pub struct ServerFacts {
     pub flush_lsn: Lsn,
     /// As configured.
     pub synchronous_standby_names: String,
+    /// Application names of the walsenders that run; `…` for one that our role may not see.
+    pub connected_standbys: Vec<String>,
     /// `max_slot_wal_keep_size`, with unit; `-1` for no limit.
     pub slot_wal_keep: String,
     /// The database of this session.
@@ -219,14 +221,15 @@ fn published_table(row: &Row, oid: u32, columns: &[Row]) -> Result<PublishedTabl
         });
     }
     key.sort_by_key(|(place, _)| *place);
-    let key_is_published = usize::try_from(field::<i32>(row, "key_columns")?) == Ok(key.len());
-    if !key_is_published {
+    let mut unpublished_key: Vec<String> = field(row, "key_names")?;
+    unpublished_key.retain(|name| !key.iter().any(|(_, column)| column.name == *name));
+    if !unpublished_key.is_empty() {
         key.clear();
     }
     Ok(PublishedTable {
         relation,
         key: key.into_iter().map(|(_, column)| column).collect(),
-        key_is_published,
+        unpublished_key,
         key_is_deferrable: field(row, "key_is_deferrable")?,
         kind: if letter(row, "kind")? == 'p' {
             RelationKind::Partitioned
@@ -303,6 +306,7 @@ pub async fn server_facts(session: &Session) -> Result<ServerFacts, PostgresErro
         in_recovery: field(&row, "in_recovery")?,
         flush_lsn: lsn(field(&row, "flush_lsn")?)?,
         synchronous_standby_names: field(&row, "synchronous_standby_names")?,
+        connected_standbys: field(&row, "connected_standbys")?,
         slot_wal_keep: field(&row, "slot_wal_keep")?,
         database: field(&row, "database")?,
         role_name: field(&row, "role_name")?,

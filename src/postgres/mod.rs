@@ -21,6 +21,7 @@ pub mod setup;
 pub mod slot;
 pub mod snapshot;
 pub mod sql;
+mod standbys;
 mod tls;
 mod transport;
 pub mod visibility;

@@ -14,6 +14,7 @@ use super::pinned::APPLICATION_NAME;
 use super::session::Session;
 use super::slot::{self, SlotFacts};
 use super::sql::{identifier, literal, qualified};
+use super::standbys::StandbyNames;
 
 /// One thing that is in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub async fn check(
             it.relation.schema == table.schema && it.relation.name == table.table
         };
         if let Some(found) = published.iter().find(is_it) {
-            problems.extend(table_problems(found, &server));
+            problems.extend(table_problems(found, &server, &settings.publication));
         } else {
             let kind = catalog::relation_kind(session, &table.schema, &table.table).await?;
             problems.push(unpublished(table, kind, &settings.publication, publication));
@@ -79,7 +80,8 @@ pub async fn check(
                 format!("ALTER PUBLICATION {} ADD TABLE …;", identifier(&settings.publication)),
             ));
         }
-        problems.extend(published.iter().flat_map(|table| table_problems(table, &server)));
+        let of = |table| table_problems(table, &server, &settings.publication);
+        problems.extend(published.iter().flat_map(of));
     }
     Ok(problems)
 }
@@ -120,28 +122,21 @@ fn server_problems(server: &ServerFacts, slot: Option<&SlotFacts>) -> Vec<Proble
             format!("ALTER ROLE {role} REPLICATION;"),
         ));
     }
-    if names_us(&server.synchronous_standby_names) {
+    let standbys = StandbyNames::parse(&server.synchronous_standby_names);
+    if standbys.covers_us() {
         problems.push(Problem::new(
             format!(
                 "synchronous_standby_names {} covers {APPLICATION_NAME}: every commit on \
-                 Postgres would wait for \
-                 the search cluster",
+                 Postgres would wait for the search cluster",
                 literal(&server.synchronous_standby_names)
             ),
-            "ALTER SYSTEM SET synchronous_standby_names = …; naming the real standbys only, then \
-             SELECT pg_reload_conf();",
+            format!(
+                "ALTER SYSTEM SET synchronous_standby_names = {}; SELECT pg_reload_conf();",
+                literal(&standbys.without_us(&server.connected_standbys))
+            ),
         ));
     }
     problems
-}
-
-/// Whether `synchronous_standby_names` (`a, b`, `FIRST 1 (a, b)`, `ANY 2 ("x", *)`) matches our
-/// application name; Postgres compares without case.
-fn names_us(synchronous_standby_names: &str) -> bool {
-    synchronous_standby_names
-        .split(|c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')'))
-        .map(|name| name.trim_matches('"'))
-        .any(|name| name == "*" || name.eq_ignore_ascii_case(APPLICATION_NAME))
 }
 
 fn slot_problem(name: &str, slot: &SlotFacts, database: &str) -> Option<Problem> {
@@ -240,9 +235,9 @@ fn unpublished(
     }
 }
 
-fn table_problems(table: &PublishedTable, server: &ServerFacts) -> Vec<Problem> {
+fn table_problems(table: &PublishedTable, server: &ServerFacts, publication: &str) -> Vec<Problem> {
     let (name, role) = (table.sql_name(), identifier(&server.role_name));
-    let mut problems: Vec<Problem> = key_problem(table, &name).into_iter().collect();
+    let mut problems: Vec<Problem> = key_problem(table, &name, publication).into_iter().collect();
     if table.relation.identity == ReplicaIdentity::Nothing {
         problems.push(Problem::new(
             format!("table {name} has no replica identity: updates and deletes of it fail"),
@@ -272,13 +267,10 @@ fn table_problems(table: &PublishedTable, server: &ServerFacts) -> Vec<Problem> 
     problems
 }
 
-fn key_problem(table: &PublishedTable, name: &str) -> Option<Problem> {
+fn key_problem(table: &PublishedTable, name: &str, publication: &str) -> Option<Problem> {
     let key = || table.key.iter().map(|it| identifier(&it.name)).collect::<Vec<_>>().join(", ");
-    if !table.key_is_published {
-        return Some(Problem::new(
-            format!("the publication's column list of table {name} leaves out columns of its key"),
-            format!("ALTER PUBLICATION … SET TABLE {name} (…); with all columns of the key"),
-        ));
+    if !table.unpublished_key.is_empty() {
+        return Some(unpublished_key(table, name, publication));
     }
     if table.key.is_empty() && table.relation.identity == ReplicaIdentity::Index {
         return Some(Problem::new(
@@ -315,6 +307,37 @@ fn key_problem(table: &PublishedTable, name: &str) -> Option<Problem> {
     })
 }
 
+/// A column list or a generated column: the stream carries the key only in part.
+fn unpublished_key(table: &PublishedTable, name: &str, publication: &str) -> Problem {
+    let publication = identifier(publication);
+    let missing = || table.unpublished_key.iter().map(|column| identifier(column));
+    if !table.has_column_list {
+        let columns: Vec<String> = missing().collect();
+        return Problem::new(
+            format!(
+                "column {} of the key of table {name} is generated, and not published",
+                columns.join(", ")
+            ),
+            format!(
+                "ALTER PUBLICATION {publication} SET (publish_generated_columns = stored); before \
+                 PostgreSQL 18: a key of other columns"
+            ),
+        );
+    }
+    let published = table.relation.columns.iter().map(|column| identifier(&column.name));
+    let columns: Vec<String> = missing().chain(published).collect();
+    let filter = table.row_filter.as_ref().map(|it| format!(" WHERE ({it})")).unwrap_or_default();
+    Problem::new(
+        format!("the publication's column list of table {name} leaves out columns of its key"),
+        // In one transaction: what is committed between the two would not be published.
+        format!(
+            "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {name}; ALTER PUBLICATION \
+             {publication} ADD TABLE {name} ({}){filter}; COMMIT;",
+            columns.join(", ")
+        ),
+    )
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -333,18 +356,6 @@ pub(super) mod tests {
             connect_timeout: Duration::from_secs(1),
             slot: "s".to_owned(),
             publication: "p".to_owned(),
-        }
-    }
-
-    #[test]
-    fn every_form_of_standby_names_is_read() {
-        for names in
-            ["*", "waldex", "a, WalDex", "FIRST 1 (a,waldex)", "ANY 1 (\"waldex\", b)", "2 (x, *)"]
-        {
-            assert!(names_us(names), "{names}");
-        }
-        for names in ["", "a, b", "waldex2", "FIRST 1 (mywaldex)"] {
-            assert!(!names_us(names), "{names}");
         }
     }
 

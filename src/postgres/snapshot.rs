@@ -169,7 +169,7 @@ pub(super) mod tests {
                 columns: vec![column("a"), column("B c"), column("v")],
             },
             key: vec![key("B c", "character varying(9)"), key("a", "integer")],
-            key_is_published: true,
+            unpublished_key: Vec::new(),
             key_is_deferrable: false,
             kind: RelationKind::Table,
             has_row_security: false,
