@@ -2,5 +2,7 @@
 
 mod changes;
 mod faults;
+mod refusals;
+mod refusals_tables;
 mod smoke_servers;
 mod visibility;

@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod encode;
 pub mod proxy;
+pub mod refusal;
 pub mod search;
 pub mod servers;
 pub mod sql;
