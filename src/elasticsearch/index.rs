@@ -171,7 +171,8 @@ pub async fn create(
     expect(|| format!("create the index \"{physical}\""), answer).map(|_| ())
 }
 
-/// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it.
+/// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it. So does every other
+/// alias of `previous` but its private one: whoever came over from an index of another name reads there.
 pub async fn give_to_readers(
     client: &Client,
     index: &str,
@@ -179,14 +180,48 @@ pub async fn give_to_readers(
     previous: Option<u32>,
 ) -> Result<(), IndexError> {
     let physical = generation_index(index, generation);
-    let mut actions = vec![json!({"add": {"index": physical, "alias": index}})];
+    let mut actions = Vec::new();
     if let Some(previous) = previous {
+        let write_alias = write_alias(index, previous);
         let previous = generation_index(index, previous);
-        actions.push(json!({"remove": {"index": previous, "alias": index, "must_exist": false}}));
+        let mut aliases = aliases_of(client, &previous).await?;
+        aliases.remove(&write_alias);
+        for (alias, properties) in aliases {
+            actions.push(json!({"remove": {"index": previous, "alias": alias}}));
+            if alias != index {
+                actions.push(add_alias(&physical, &alias, properties));
+            }
+        }
     }
+    actions.push(add_alias(&physical, index, Value::Null));
     let body = json!({ "actions": actions });
     let answer = client.call(Method::Post, "/_aliases", &[], Some(&body)).await?;
     expect(|| format!("give the alias \"{index}\" to \"{physical}\""), answer).map(|_| ())
+}
+
+/// `properties`: filter, routing and the like, as the server shows them.
+fn add_alias(physical: &str, alias: &str, properties: Value) -> Value {
+    let mut action = json!({"index": physical, "alias": alias});
+    if let (Some(action), Value::Object(properties)) = (action.as_object_mut(), properties) {
+        action.extend(properties);
+    }
+    json!({ "add": action })
+}
+
+/// The aliases of a physical index; none if it is not there.
+async fn aliases_of(
+    client: &Client,
+    physical: &str,
+) -> Result<serde_json::Map<String, Value>, IndexError> {
+    let path = format!("/{}/_alias", path_segment(physical));
+    let answer = client.call(Method::Get, &path, &[], None).await?;
+    if answer.status == 404 {
+        return Ok(serde_json::Map::new());
+    }
+    let answer = expect(|| format!("look up the aliases of \"{physical}\""), answer)?;
+    let mut json = answer.json();
+    let aliases = json.get_mut(physical).and_then(|index| index.get_mut("aliases"));
+    Ok(aliases.and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default())
 }
 
 /// Removes a generation; one that is not there is as good.
