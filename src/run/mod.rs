@@ -233,6 +233,8 @@ impl Run<'_> {
         let tables = plan.tables.iter().map(|table| table.published.clone()).collect();
         let mut working = Working::new(session, Arc::new(rows_session), tables, search);
         let mut recorder = Recorder::new(self.client.clone(), store, state);
+        // What was loaded again is only of use once its readers have it.
+        let until = until.map(|until| until.max(recorder.last_handover().unwrap_or(until)));
         let streaming = Streaming {
             stream,
             pipeline: &mut pipeline,

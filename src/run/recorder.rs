@@ -44,7 +44,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(client: Client, store: StateStore, state: State) -> Self {
-        let handover_at = handover_at(&state);
+        let handover_at = handovers(&state).min();
         let owned = Some(Box::new(Owned { client, store, state }));
         let recorded = RecordedLsn::default();
         Self {
@@ -60,6 +60,17 @@ impl Recorder {
     /// The position that may be confirmed to Postgres.
     pub(crate) fn recorded(&self) -> RecordedLsn {
         self.recorded
+    }
+
+    /// The position at which every reloaded table is given to its readers; none if all have theirs.
+    pub(crate) fn last_handover(&self) -> Option<Lsn> {
+        let owned = self.owned.as_ref()?;
+        handovers(&owned.state).max()
+    }
+
+    /// Whether readers still wait for a table that is complete.
+    pub(crate) fn owes_handover(&self) -> bool {
+        self.handover_at.is_some_and(|at| at <= self.recorded.lsn())
     }
 
     /// Starts to record `durable` if that is due (`at_once`: if it is news at all).
@@ -91,7 +102,7 @@ impl Recorder {
         self.writing = None;
         match joined {
             Ok((owned, result)) => {
-                self.handover_at = handover_at(&owned.state);
+                self.handover_at = handovers(&owned.state).min();
                 self.owned = Some(owned);
                 self.recorded = self.recorded.max(result?);
                 Ok(())
@@ -112,9 +123,10 @@ impl Recorder {
     }
 }
 
-fn handover_at(state: &State) -> Option<Lsn> {
+/// Where the tables that were loaded again are complete.
+fn handovers(state: &State) -> impl Iterator<Item = Lsn> {
     let waiting = state.tables.values().filter(|table| table.loaded && !table.readable);
-    waiting.filter_map(|table| table.load_end_lsn).min()
+    waiting.filter_map(|table| table.load_end_lsn)
 }
 
 async fn record(mut owned: Box<Owned>, durable: DurableLsn) -> Written {

@@ -98,9 +98,10 @@ impl Streaming<'_> {
             }
             self.working.start_if_ready(self.pipeline);
             self.lanes.feed(self.pipeline, self.clock.now());
-            self.recorder.offer(self.pipeline.durable(), self.until_is_durable());
+            let is_last = self.until_is_durable() && !self.until_is_recorded();
+            self.recorder.offer(self.pipeline.durable(), is_last);
             self.queue_status(&mut status);
-            if self.until_is_durable() && self.until <= Some(self.recorder.recorded().lsn()) {
+            if self.until_is_recorded() && !self.recorder.owes_handover() {
                 return self.finish(Ended::Reached).await;
             }
             let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
@@ -179,6 +180,10 @@ impl Streaming<'_> {
 
     fn until_is_durable(&self) -> bool {
         self.until.is_some_and(|until| self.pipeline.durable().lsn() >= until)
+    }
+
+    fn until_is_recorded(&self) -> bool {
+        self.until.is_some_and(|until| self.recorder.recorded().lsn() >= until)
     }
 
     /// Asks the server for a keepalive: an idle stream may stand before `until` for ever.
