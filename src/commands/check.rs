@@ -1,7 +1,6 @@
 //! `waldex check`: everything that would keep `run` from working, each on one line with its fix. Reads only.
 
 use crate::elasticsearch::client::Client;
-use crate::elasticsearch::index::{self, ReaderName};
 use crate::elasticsearch::state::{State, StateStore};
 use crate::error::Error;
 use crate::postgres::preflight::{self, Problem};
@@ -12,27 +11,14 @@ use crate::settings::Settings;
 /// Prints every problem, or that there is none.
 ///
 /// # Errors
-/// The problems found, or what kept us from looking.
+/// The problems found.
 pub(super) async fn check(settings: &Settings) -> Result<(), Error> {
-    let session = Session::connect(&settings.postgres, Purpose::Control).await?;
-    let mut problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
-    let state = search_state(settings, &mut problems).await;
-    if problems.is_empty() {
-        match tables::plan(&session, settings).await {
-            Ok(plan) => {
-                for table in &plan.tables {
-                    check_index(settings, &table.settings.index, &mut problems).await?;
-                }
-            }
-            Err(error @ Error::Configuration { .. }) => problems.push(problem(&error)),
-            Err(error) => return Err(error),
-        }
-    }
-    if let Some(state) = state {
-        let source = start::look_at_source(&session, &settings.postgres).await?;
-        if let Err(gap) = start::prove_continuity(&state, &source, &settings.postgres.slot) {
-            problems.push(problem(&Error::NeedsResync(gap)));
-        }
+    let mut problems = Vec::new();
+    let session = note(source(settings, &mut problems).await, &mut problems);
+    let search = note(search_state(settings).await, &mut problems);
+    // What follows would fail for the reasons that are known already.
+    if let (Some(session), Some((client, state)), true) = (session, search, problems.is_empty()) {
+        continuity(settings, &session, &client, state.as_ref(), &mut problems).await;
     }
     if problems.is_empty() {
         println!("ok: nothing stands in the way of `waldex run`");
@@ -41,41 +27,49 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Error> {
     Err(Error::Preflight(problems))
 }
 
-/// The state, if the cluster can be asked for it; a cluster that cannot be is a problem of its own.
-async fn search_state(settings: &Settings, problems: &mut Vec<Problem>) -> Option<State> {
-    let client = match Client::new(&settings.elasticsearch) {
-        Ok(client) => client,
-        Err(error) => {
-            problems.push(problem(&error.into()));
-            return None;
+async fn source(settings: &Settings, problems: &mut Vec<Problem>) -> Result<Session, Error> {
+    let session = Session::connect(&settings.postgres, Purpose::Control).await?;
+    problems.extend(preflight::check(&session, &settings.postgres, &settings.tables).await?);
+    Ok(session)
+}
+
+async fn search_state(settings: &Settings) -> Result<(Client, Option<State>), Error> {
+    let client = Client::new(&settings.elasticsearch)?;
+    let mut store = StateStore::new(client.clone(), &settings.postgres.slot, "check".to_owned());
+    let state = store.read().await?;
+    Ok((client, state))
+}
+
+/// Whether state, slot and indices fit together, and the names of the indices are free.
+async fn continuity(
+    settings: &Settings,
+    session: &Session,
+    client: &Client,
+    state: Option<&State>,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(plan) = note(tables::plan(session, settings).await, problems) {
+        for table in &plan.tables {
+            let refused = start::refuse_foreign_index(client, &table.settings.index).await;
+            note(refused, problems);
         }
-    };
-    let mut store = StateStore::new(client, &settings.postgres.slot, "check".to_owned());
-    match store.read().await {
-        Ok(state) => state,
+        note(start::account_for_indices(client, &plan, state).await, problems);
+    }
+    let source = note(start::look_at_source(session, &settings.postgres).await, problems);
+    if let (Some(source), Some(state)) = (source, state) {
+        let proof = start::prove_continuity(state, &source, &settings.postgres.slot);
+        note(proof.map_err(Error::NeedsResync), problems);
+    }
+}
+
+/// What went well; an error becomes a problem.
+fn note<T>(outcome: Result<T, Error>, problems: &mut Vec<Problem>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
         Err(error) => {
-            problems.push(problem(&error.into()));
+            let fix = error.remedy().unwrap_or_else(|| "see the message".to_owned());
+            problems.push(Problem { what: error.to_string(), fix, may_pass: false });
             None
         }
     }
-}
-
-async fn check_index(
-    settings: &Settings,
-    name: &str,
-    problems: &mut Vec<Problem>,
-) -> Result<(), Error> {
-    let client = Client::new(&settings.elasticsearch)?;
-    match index::reader_name(&client, name).await? {
-        ReaderName::Free | ReaderName::Generation(_) => {}
-        ReaderName::Foreign { indices, is_concrete } => {
-            problems.push(problem(&start::foreign(name, &indices, is_concrete)));
-        }
-    }
-    Ok(())
-}
-
-fn problem(error: &Error) -> Problem {
-    let fix = error.remedy().unwrap_or_else(|| "see the message".to_owned());
-    Problem { what: error.to_string(), fix, may_pass: false }
 }

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::state::{State, StateStore};
-use crate::error::Error;
+use crate::error::{Discontinuity, Error};
 use crate::lsn::Lsn;
 use crate::postgres::catalog;
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::slot::{self, SlotFacts};
-use crate::run::start;
+use crate::run::start::{self, Source};
+use crate::run::tables;
 use crate::settings::Settings;
 
 /// Microseconds from 1970 to 2000, from which Postgres counts.
@@ -22,17 +23,16 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Error> {
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
     let client = Client::new(&settings.elasticsearch)?;
-    let mut store = StateStore::new(client, &settings.postgres.slot, "status".to_owned());
+    let mut store = StateStore::new(client.clone(), &settings.postgres.slot, "status".to_owned());
     let state = store.read().await?;
     let flush_lsn = catalog::flush_lsn(&session).await?;
     let source = start::look_at_source(&session, &settings.postgres).await?;
     let slot = slot::inspect(&session, &settings.postgres.slot).await?;
-    let (word, reason) = match &state {
-        None => ("not_started", None),
-        Some(state) => match start::prove_continuity(state, &source, &settings.postgres.slot) {
-            Err(gap) => ("needs_resync", Some(gap.to_string())),
-            Ok(()) => (running_word(state, slot.as_ref()), None),
-        },
+    let proof = proof(settings, &session, &client, state.as_ref(), &source).await?;
+    let (word, reason) = match (&proof, &state) {
+        (Some(gap), _) => ("needs_resync", Some(gap.to_string())),
+        (None, None) => ("not_started", None),
+        (None, Some(state)) => (running_word(state, slot.as_ref()), None),
     };
     let report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
     if as_json {
@@ -41,6 +41,28 @@ pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Err
         print_text(&report, 0);
     }
     Ok(())
+}
+
+/// Why the stream could not go on, if so.
+async fn proof(
+    settings: &Settings,
+    session: &Session,
+    client: &Client,
+    state: Option<&State>,
+    source: &Source,
+) -> Result<Option<Discontinuity>, Error> {
+    if let Some(state) = state
+        && let Err(gap) = start::prove_continuity(state, source, &settings.postgres.slot)
+    {
+        return Ok(Some(gap));
+    }
+    // What keeps the tables from being planned is told by `check`.
+    let Ok(plan) = tables::plan(session, settings).await else { return Ok(None) };
+    match start::account_for_indices(client, &plan, state).await {
+        Ok(()) => Ok(None),
+        Err(Error::NeedsResync(gap)) => Ok(Some(gap)),
+        Err(error) => Err(error),
+    }
 }
 
 fn running_word(state: &State, slot: Option<&SlotFacts>) -> &'static str {

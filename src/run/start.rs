@@ -173,7 +173,7 @@ async fn create_slot(
 }
 
 /// Everyone who migrates meets this on day one: the name readers use is taken.
-async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error> {
+pub(crate) async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error> {
     match index::reader_name(client, index).await? {
         ReaderName::Free | ReaderName::Generation(_) => Ok(()),
         ReaderName::Foreign { indices, is_concrete } => Err(foreign(index, &indices, is_concrete)),
@@ -181,7 +181,7 @@ async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error>
 }
 
 /// The refusal of a name that is taken, with the way over.
-pub(crate) fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
+fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
     let what = if is_concrete {
         format!("\"{index}\" is a concrete index, not made by waldex")
     } else {
@@ -190,7 +190,8 @@ pub(crate) fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Err
     let remove = if is_concrete {
         format!(r#"{{"remove_index":{{"index":"{index}"}}}}"#)
     } else {
-        format!(r#"{{"remove":{{"index":"{}","alias":"{index}"}}}}"#, indices.join("\",\""))
+        let names = indices.join("\",\"");
+        format!(r#"{{"remove":{{"indices":["{names}"],"alias":"{index}"}}}}"#)
     };
     let first = generation_index(&format!("{index}-waldex"), 1);
     let fix = format!(
@@ -215,6 +216,31 @@ async fn refuse_unaccounted(client: &Client, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
+/// An index that was complete must be there.
+fn refuse_gone(known: &TableState, existing: &[u32]) -> Result<(), Error> {
+    if known.loaded && !existing.contains(&known.generation) {
+        let index = generation_index(&known.index, known.generation);
+        return Err(Error::NeedsResync(Discontinuity::IndexGone { index }));
+    }
+    Ok(())
+}
+
+/// Whether the indices are as the state says, as [`establish`] will find them.
+pub(crate) async fn account_for_indices(
+    client: &Client,
+    plan: &Plan,
+    state: Option<&State>,
+) -> Result<(), Error> {
+    let Some(state) = state else { return refuse_unaccounted(client, plan).await };
+    for table in &plan.tables {
+        let index = &table.settings.index;
+        if let Some(known) = state.tables.get(&table.name()).filter(|it| it.index == *index) {
+            refuse_gone(known, &index::generations(client, index).await?)?;
+        }
+    }
+    Ok(())
+}
+
 /// The generation a table is written to: the one the state names, or a new one.
 async fn choose_generation(
     client: &Client,
@@ -225,10 +251,7 @@ async fn choose_generation(
     let index = &table.settings.index;
     let existing = index::generations(client, index).await?;
     if let Some(known) = known.as_ref().filter(|known| !reload && known.index == *index) {
-        if known.loaded && !existing.contains(&known.generation) {
-            let index = generation_index(index, known.generation);
-            return Err(Error::NeedsResync(Discontinuity::IndexGone { index }));
-        }
+        refuse_gone(known, &existing)?;
         return Ok(known.clone());
     }
     let previous = match index::reader_name(client, index).await? {
