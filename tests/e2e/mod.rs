@@ -3,6 +3,8 @@
 mod changes;
 mod faults;
 mod refusals;
+mod refusals_search;
 mod refusals_tables;
+mod resync;
 mod smoke_servers;
 mod visibility;
