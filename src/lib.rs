@@ -52,3 +52,4 @@ pub mod pipeline;
 pub mod postgres;
 pub mod run;
 pub mod settings;
+pub mod visibility;

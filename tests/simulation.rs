@@ -19,7 +19,7 @@ use waldex::lsn::Lsn;
 use waldex::pgoutput::envelope::Frame;
 use waldex::pgoutput::message::{Begin, Commit};
 use waldex::pgoutput::relation::{Column, Relation, ReplicaIdentity};
-use waldex::pipeline::{BatchLimits, Epoch, LaneId, Limits, Pipeline, TablePlan, Tick, Work};
+use waldex::pipeline::{BatchLimits, Epoch, LaneId, Limits, Pipeline, Plan, TablePlan, Tick, Work};
 use waldex::settings::TableSettings;
 
 use crate::support::encode::{OldRow, Sent, ToSend, encode_frame};
@@ -208,17 +208,17 @@ impl Cluster {
 }
 
 fn pipeline() -> Pipeline {
-    let plan = TablePlan {
-        settings: TableSettings::with_defaults("public", "t"),
-        key: vec!["id".to_owned()],
-        write_alias: "t-000001-write".to_owned(),
-    };
+    let settings = TableSettings::with_defaults("public", "t");
+    let (key, alias) = (["id".to_owned()], "t-000001-write".to_owned());
+    let table = TablePlan::new(relation(), &key, &settings, &TypeRegistry::builtin(), alias);
+    let plan =
+        Plan { tables: vec![table.unwrap()], as_of: Lsn::new(u64::MAX), takes_new_tables: false };
     let limits = Limits {
         lanes: 3,
         batch: BatchLimits { documents_max: 4, bytes_max: 1_000, pace_ms: 1 },
         memory_budget_bytes: BUDGET_BYTES,
     };
-    Pipeline::new(vec![plan], TypeRegistry::builtin(), Epoch(1), limits)
+    Pipeline::new(plan, Epoch(1), limits)
 }
 
 /// One life of the process: from the recorded LSN until it is done or crashes.
@@ -283,7 +283,7 @@ impl Life<'_> {
                 self.cluster.truncate(truncate.version);
                 self.pipeline.truncated().unwrap();
             }
-            Some(Work::LearnTypes(_)) => panic!("built-in types are known"),
+            Some(Work::Replan(_)) => panic!("the table never changes"),
         }
     }
 

@@ -3,12 +3,15 @@
 -- Run by: run, check. Rights: none beyond CONNECT. Since: PostgreSQL 14; what came with 15 (row
 -- filter, column list) is read through to_jsonb, which gives NULL where it does not exist.
 -- The key is that of the identity index if one is set, else the primary key.
+-- membership_oid is another one when a table was taken out and put back; of a table that is published with
+-- its schema, its root or all tables it is the publication's own.
 -- $1 publication
 SELECT c.oid,
        n.nspname::text AS schema,
        c.relname::text AS name,
        c.relkind::text AS kind,
        c.relreplident::text AS identity,
+       coalesce(r.oid, b.oid) AS membership_oid,
        pg_catalog.row_security_active(c.oid) AS has_row_security,
        coalesce((SELECT array_agg(a.attname::text ORDER BY u.n)
                  FROM unnest(k.indkey::int2[]) WITH ORDINALITY AS u (attnum, n)

@@ -87,7 +87,7 @@ fn report(
         let table = |(name, table): (&String, &crate::elasticsearch::state::TableState)| {
             let value = json!({
                 "index": table.index, "generation": table.generation, "loaded": table.loaded,
-                "readable": table.readable,
+                "readable": table.readable, "refresh_recommended": table.refresh_recommended,
             });
             (name.clone(), value)
         };

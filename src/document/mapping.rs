@@ -100,6 +100,11 @@ fn overlay(derived: &mut Map<String, Value>, given: &Map<String, Value>) {
     }
 }
 
+/// The mapping that follows from where a field comes from, before the user's part, as JSON.
+pub fn derived_mapping(field: FieldKind<'_>) -> String {
+    field_mapping(field).to_string()
+}
+
 fn field_mapping(field: FieldKind<'_>) -> Value {
     match field {
         FieldKind::Computed => text(),

@@ -5,7 +5,7 @@
 //! auto-created, and, once it is complete, the readers' alias `users`.
 
 use elasticsearch::http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::client::{Answer, CallError, Client, path_segment};
 
@@ -222,6 +222,20 @@ async fn aliases_of(
     let mut json = answer.json();
     let aliases = json.get_mut(physical).and_then(|index| index.get_mut("aliases"));
     Ok(aliases.and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default())
+}
+
+/// Maps further fields of a generation. What is mapped already stays as it is.
+pub async fn extend_mappings(
+    client: &Client,
+    index: &str,
+    generation: u32,
+    properties: Map<String, Value>,
+) -> Result<(), IndexError> {
+    let physical = generation_index(index, generation);
+    let body = json!({ "properties": properties });
+    let path = format!("/{}/_mapping", path_segment(&physical));
+    let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
+    expect(|| format!("map further fields of \"{physical}\""), answer).map(|_| ())
 }
 
 /// Removes a generation; one that is not there is as good.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::client::{CallError, Client, path_segment};
 use crate::lsn::Lsn;
 use crate::pipeline::DurableLsn;
+use crate::run::schema::TableSource;
 
 /// The index that holds one document a slot.
 pub const STATE_INDEX: &str = "waldex-state";
@@ -66,6 +67,16 @@ pub struct TableState {
     pub previous_generation: Option<u32>,
     /// Whether readers see `generation`.
     pub readable: bool,
+    /// What the load was certain to see (`pg_current_snapshot()` before its first chunk), until the stream
+    /// has passed `load_end_lsn`.
+    #[serde(default)]
+    pub load_snapshot: Option<String>,
+    /// The definition the generation was made for; none in a state that is older than this field.
+    #[serde(default)]
+    pub source: Option<TableSource>,
+    /// Whether columns came or went since the load: documents not written since do not show it.
+    #[serde(default)]
+    pub refresh_recommended: bool,
 }
 
 impl State {
@@ -334,13 +345,13 @@ impl StateStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::types::TypeRegistry;
-    use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline};
+    use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline, Plan};
 
     fn reached(lsn: u64) -> DurableLsn {
         let batch = BatchLimits { documents_max: 1, bytes_max: 1, pace_ms: 0 };
         let limits = Limits { lanes: 1, batch, memory_budget_bytes: 1 };
-        let mut pipeline = Pipeline::new(Vec::new(), TypeRegistry::builtin(), Epoch(0), limits);
+        let plan = Plan { tables: Vec::new(), as_of: Lsn::ZERO, takes_new_tables: false };
+        let mut pipeline = Pipeline::new(plan, Epoch(0), limits);
         let keepalive = [b"k".as_slice(), &lsn.to_be_bytes(), &[0; 9]].concat();
         assert!(pipeline.push_frame(&keepalive).unwrap().is_none());
         pipeline.durable()

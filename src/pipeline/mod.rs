@@ -9,10 +9,12 @@
 
 mod frontier;
 mod lane;
+mod layout;
 mod row;
 mod target;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub use frontier::DurableLsn;
 pub use lane::{BatchLimits, LaneId};
@@ -23,7 +25,6 @@ use crate::bulk::answer::Action;
 use crate::bulk::batch::{Batch, Printed, Receipt, Sequence, document_hash};
 use crate::document::Field;
 use crate::document::projection::ProjectionError;
-use crate::document::types::TypeRegistry;
 use crate::lsn::Lsn;
 use crate::pgoutput::decode::{DecodeError, decode};
 use crate::pgoutput::envelope::{EnvelopeError, Frame};
@@ -86,8 +87,8 @@ pub enum Work {
     Reselect(Reselect),
     /// Remove every document of these tables, once [`Pipeline::is_drained`]; then [`Pipeline::truncated`].
     Truncate(Truncate),
-    /// Look these types up in the catalog; answer with [`Pipeline::learned`].
-    LearnTypes(Vec<u32>),
+    /// The table is not as it was planned: nothing goes on here. Plan again, and start from what is confirmed.
+    Replan(String),
 }
 
 /// Unchanged TOAST columns of one row.
@@ -174,22 +175,37 @@ enum Stalled {
         missing: Vec<usize>,
     },
     Truncate,
-    /// The Relation message's table, to be compiled when its types are known.
-    LearnTypes(Relation),
+    /// For good.
+    Replan,
 }
 
+/// The transaction that is being received.
 #[derive(Clone, Copy)]
 struct OpenTransaction {
+    commit_lsn: Lsn,
     version: i64,
     xid: u32,
 }
 
+/// What a pipeline is made for.
+#[derive(Debug)]
+pub struct Plan {
+    /// The tables whose rows are wanted.
+    pub tables: Vec<TablePlan>,
+    /// Up to where the catalog was as new as the stream when the plan was made. A table that a later
+    /// transaction describes otherwise must be planned again.
+    pub as_of: Lsn,
+    /// Whether a table that is not planned, met in a later transaction, must be, too.
+    pub takes_new_tables: bool,
+}
+
 /// The state machine.
 pub struct Pipeline {
-    tables: HashMap<(String, String), TablePlan>,
-    /// By OID; `None` is a published table that is not configured.
+    tables: HashMap<(String, String), Arc<TablePlan>>,
+    planned_as_of: Lsn,
+    takes_new_tables: bool,
+    /// By OID; `None` is a published table that is not wanted.
     relations: HashMap<u32, Option<Target>>,
-    types: TypeRegistry,
     epoch: Epoch,
     limits: Limits,
     lanes: Vec<Lane>,
@@ -213,13 +229,16 @@ struct Scratch {
 
 impl Pipeline {
     /// A pipeline for these tables, with nothing in flight.
-    pub fn new(tables: Vec<TablePlan>, types: TypeRegistry, epoch: Epoch, limits: Limits) -> Self {
-        let by_name =
-            |plan: TablePlan| ((plan.settings.schema.clone(), plan.settings.table.clone()), plan);
+    pub fn new(plan: Plan, epoch: Epoch, limits: Limits) -> Self {
+        let by_name = |table: TablePlan| {
+            let relation = table.relation();
+            ((relation.schema.clone(), relation.name.clone()), Arc::new(table))
+        };
         Self {
-            tables: tables.into_iter().map(by_name).collect(),
+            tables: plan.tables.into_iter().map(by_name).collect(),
+            planned_as_of: plan.as_of,
+            takes_new_tables: plan.takes_new_tables,
             relations: HashMap::new(),
-            types,
             epoch,
             limits,
             lanes: (0..limits.lanes.max(1)).map(|_| Lane::new()).collect(),
@@ -314,8 +333,9 @@ impl Pipeline {
                 if self.transaction.is_some() {
                     return Err(PipelineError::Order("a transaction begins inside another"));
                 }
-                let version = self.epoch.version(begin.final_lsn)?;
-                self.transaction = Some(OpenTransaction { version, xid: begin.xid });
+                let (commit_lsn, xid) = (begin.final_lsn, begin.xid);
+                let version = self.epoch.version(commit_lsn)?;
+                self.transaction = Some(OpenTransaction { commit_lsn, version, xid });
                 Ok(None)
             }
             Message::Commit(commit) => {
@@ -326,7 +346,7 @@ impl Pipeline {
                 self.advance();
                 Ok(None)
             }
-            Message::Relation(relation) => self.announce(relation),
+            Message::Relation(relation) => self.announce(&relation),
             Message::Insert { relation, new } => {
                 self.upsert(payload, relation, None, &new, reselected)
             }
@@ -343,44 +363,24 @@ impl Pipeline {
         self.transaction.ok_or(PipelineError::Order("a change outside a transaction"))
     }
 
-    fn announce(&mut self, relation: Relation) -> Result<Option<Work>, PipelineError> {
+    fn announce(&mut self, relation: &Relation) -> Result<Option<Work>, PipelineError> {
+        let is_newer = self.open_transaction()?.commit_lsn > self.planned_as_of;
         let name = (relation.schema.clone(), relation.name.clone());
-        let Some(plan) = self.tables.get(&name) else {
-            self.relations.insert(relation.oid, None);
-            return Ok(None);
+        let target = self.tables.get(&name).map(|plan| Target::new(Arc::clone(plan), relation));
+        let is_as_planned = match &target {
+            Some(target) => target.is_as_planned(),
+            // A planned table under another name is not the table that was planned.
+            None => {
+                !self.takes_new_tables
+                    && self.tables.values().all(|plan| plan.relation().oid != relation.oid)
+            }
         };
-        let unknown: Vec<u32> = relation
-            .columns
-            .iter()
-            .map(|column| column.type_oid)
-            .filter(|&oid| !self.types.knows(oid))
-            .collect();
-        if !unknown.is_empty() {
-            self.stalled = Some(Stalled::LearnTypes(relation));
-            return Ok(Some(Work::LearnTypes(unknown)));
+        if is_newer && !is_as_planned {
+            self.stalled = Some(Stalled::Replan);
+            return Ok(Some(Work::Replan(format!("{}.{}", relation.schema, relation.name))));
         }
-        let target = Target::compile(&relation, plan, &self.types)?;
-        self.relations.insert(relation.oid, Some(target));
+        self.relations.insert(relation.oid, target);
         Ok(None)
-    }
-
-    /// The types asked for are in `types` now; the shell marks those the catalog does not know as well.
-    pub fn learned(&mut self, types: TypeRegistry) -> Result<(), PipelineError> {
-        let Some(Stalled::LearnTypes(relation)) = self.stalled.take() else {
-            return Err(PipelineError::Order("types that were not asked for"));
-        };
-        self.types = types;
-        let name = (relation.schema.clone(), relation.name.clone());
-        if let Some(plan) = self.tables.get(&name) {
-            let target = Target::compile(&relation, plan, &self.types)?;
-            self.relations.insert(relation.oid, Some(target));
-        }
-        Ok(())
-    }
-
-    /// The types known so far.
-    pub fn types(&self) -> &TypeRegistry {
-        &self.types
     }
 
     fn upsert(
@@ -397,29 +397,33 @@ impl Pipeline {
             return Ok(None);
         };
         target.check_width(new)?;
-        let mut row = row::resolve(new, old, |column| target.uses(column))?;
-        match (row.missing.is_empty(), reselected) {
+        if target.holds(transaction) {
+            self.counters.rows += 1;
+            return Ok(None);
+        }
+        let row = row::resolve(new, old, |column| target.uses(column))?;
+        let (mut fields, missing) = target.arrange(row.fields, &row.missing);
+        match (missing.is_empty(), reselected) {
             (true, _) => {}
             (false, Some(values)) => {
-                for (&column, value) in row.missing.iter().zip(values) {
-                    if let Some(field) = row.fields.get_mut(column) {
+                for (&column, value) in missing.iter().zip(values) {
+                    if let Some(field) = fields.get_mut(column) {
                         *field = value.as_deref().map_or(Field::Null, Field::Text);
                     }
                 }
             }
             (false, None) => {
-                let reselect = target.reselect(&row.fields, &row.missing, transaction.xid)?;
-                self.stalled =
-                    Some(Stalled::Reselect { payload: payload.to_vec(), missing: row.missing });
+                let reselect = target.reselect(&fields, &missing, transaction.xid)?;
+                self.stalled = Some(Stalled::Reselect { payload: payload.to_vec(), missing });
                 return Ok(Some(Work::Reselect(reselect)));
             }
         }
         self.counters.rows += 1;
         let scratch = &mut self.scratch;
-        target.write_key(&row.fields, scratch)?;
+        target.write_key(&fields, scratch)?;
         if let Some(old) = old {
             target.check_width(old.tuple())?;
-            let old = row::old_row(old)?;
+            let old = target.arrange_old(row::old_row(old)?);
             let mut moved_from = Scratch::default();
             target.write_key(&old, &mut moved_from)?;
             if moved_from.key != scratch.key {
@@ -427,7 +431,7 @@ impl Pipeline {
                 push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
             }
         }
-        target.write_document(&row.fields, scratch)?;
+        target.write_document(&fields, scratch)?;
         let write = Write::index(&scratch.key, transaction.version, &scratch.document);
         push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
         Ok(None)
@@ -459,7 +463,11 @@ impl Pipeline {
         };
         target.check_width(old.tuple())?;
         self.counters.rows += 1;
-        target.write_key(&row::old_row(old)?, &mut self.scratch)?;
+        if target.holds(transaction) {
+            return Ok(None);
+        }
+        let row = target.arrange_old(row::old_row(old)?);
+        target.write_key(&row, &mut self.scratch)?;
         let write = Write::delete(&self.scratch.key, transaction.version);
         push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
         Ok(None)
@@ -473,7 +481,8 @@ impl Pipeline {
         let mut write_aliases = Vec::new();
         for oid in relations {
             let known = self.relations.get(&oid).ok_or(PipelineError::UnknownRelation(oid))?;
-            write_aliases.extend(known.as_ref().map(|target| target.write_alias().to_owned()));
+            let emptied = known.as_ref().filter(|target| !target.holds(transaction));
+            write_aliases.extend(emptied.map(|target| target.write_alias().to_owned()));
         }
         if write_aliases.is_empty() {
             return Ok(None);
@@ -486,7 +495,7 @@ impl Pipeline {
     pub fn truncated(&mut self) -> Result<(), PipelineError> {
         match self.stalled.take() {
             Some(Stalled::Truncate) => Ok(()),
-            Some(Stalled::Reselect { .. } | Stalled::LearnTypes(_)) | None => {
+            Some(Stalled::Reselect { .. } | Stalled::Replan) | None => {
                 Err(PipelineError::Order("a truncate that was not asked for"))
             }
         }
@@ -507,14 +516,13 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Prepares for the rows of a table as the catalog describes it; its types must be known.
-    pub fn load(&mut self, relation: Relation) -> Result<(), PipelineError> {
-        let oid = relation.oid;
-        self.announce(relation)?;
-        match (self.stalled.take(), self.relations.get(&oid)) {
-            (None, Some(Some(_))) => Ok(()),
-            (Some(_), _) | (None, Some(None) | None) => Err(PipelineError::UnknownRelation(oid)),
-        }
+    /// Prepares for the rows of a planned table, which come in its planned columns.
+    pub fn load(&mut self, relation: &Relation) -> Result<(), PipelineError> {
+        let name = (relation.schema.clone(), relation.name.clone());
+        let plan = self.tables.get(&name).ok_or(PipelineError::UnknownRelation(relation.oid))?;
+        let target = Target::new(Arc::clone(plan), relation);
+        self.relations.insert(relation.oid, Some(target));
+        Ok(())
     }
 
     /// The next batch for a lane, if it is free and it is time.

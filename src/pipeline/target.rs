@@ -1,66 +1,134 @@
-//! Where the rows of one relation go: its projection, compiled, and the index's write alias.
+//! Where the rows of one relation go: the plan made for its table, and how the stream's rows fit it.
 
-use super::{PipelineError, Reselect, Scratch};
+use std::sync::Arc;
+
+use super::layout::Layout;
+use super::{OpenTransaction, PipelineError, Reselect, Scratch};
 use crate::document::Field;
 use crate::document::json;
 use crate::document::projection::{Projection, ProjectionError};
 use crate::document::types::TypeRegistry;
+use crate::lsn::Lsn;
 use crate::pgoutput::relation::Relation;
 use crate::pgoutput::tuple::Tuple;
 use crate::settings::TableSettings;
+use crate::visibility::Snapshot;
 
-/// What is known of a configured table before the stream describes it.
+/// What is planned for a table: its columns as the catalog had them, and where its documents go.
 #[derive(Clone, Debug)]
 pub struct TablePlan {
-    /// Its configuration.
-    pub settings: TableSettings,
-    /// Columns of the document id, in key order.
-    pub key: Vec<String>,
-    /// Alias that every bulk names.
-    pub write_alias: String,
-}
-
-pub(super) struct Target {
-    table: String,
     relation: Relation,
     projection: Projection,
     write_alias: String,
     /// `"_index":"…","_id":` as it stands in every action line.
     key_prefix: Vec<u8>,
+    /// What the load of this generation has seen for certain, and the position at its end.
+    loaded: Option<(Snapshot, Lsn)>,
+}
+
+impl TablePlan {
+    /// Plans the documents of `relation`; `key` are the columns of their id, in key order, `write_alias` what
+    /// every bulk names.
+    ///
+    /// # Errors
+    /// The configuration does not fit the table.
+    pub fn new(
+        relation: Relation,
+        key: &[String],
+        settings: &TableSettings,
+        types: &TypeRegistry,
+        write_alias: String,
+    ) -> Result<Self, PipelineError> {
+        let projection = Projection::compile(&relation, key, settings, types)
+            .map_err(|source| PipelineError::Projection { table: full_name(&relation), source })?;
+        let mut key_prefix = b"\"_index\":".to_vec();
+        json::write_string(write_alias.as_bytes(), &mut key_prefix);
+        key_prefix.extend_from_slice(b",\"_id\":");
+        Ok(Self { relation, projection, write_alias, key_prefix, loaded: None })
+    }
+
+    /// The same, for a generation whose load began with `snapshot` and ended at `end`: a transaction that the
+    /// snapshot shows is in every row that was loaded. The stream's copy of it is skipped, since it may
+    /// describe the table as it was before its columns were changed.
+    #[must_use]
+    pub fn loaded_since(mut self, snapshot: Snapshot, end: Lsn) -> Self {
+        self.loaded = Some((snapshot, end));
+        self
+    }
+
+    pub(super) fn relation(&self) -> &Relation {
+        &self.relation
+    }
+}
+
+fn full_name(relation: &Relation) -> String {
+    format!("{}.{}", relation.schema, relation.name)
+}
+
+/// A plan met by a Relation message.
+pub(super) struct Target {
+    plan: Arc<TablePlan>,
+    layout: Layout,
+    is_as_planned: bool,
+    /// Columns of the stream's tuples.
+    streamed_columns: usize,
 }
 
 impl Target {
-    pub(super) fn compile(
-        relation: &Relation,
-        plan: &TablePlan,
-        types: &TypeRegistry,
-    ) -> Result<Self, PipelineError> {
-        let table = format!("{}.{}", relation.schema, relation.name);
-        let projection = Projection::compile(relation, &plan.key, &plan.settings, types)
-            .map_err(|source| PipelineError::Projection { table: table.clone(), source })?;
-        let mut key_prefix = b"\"_index\":".to_vec();
-        json::write_string(plan.write_alias.as_bytes(), &mut key_prefix);
-        key_prefix.extend_from_slice(b",\"_id\":");
-        Ok(Self {
-            table,
-            relation: relation.clone(),
-            projection,
-            write_alias: plan.write_alias.clone(),
-            key_prefix,
-        })
+    pub(super) fn new(plan: Arc<TablePlan>, streamed: &Relation) -> Self {
+        let layout = Layout::between(streamed, &plan.relation);
+        // Another table may have the name; and a key that moved to other columns shows in the identity alone.
+        let identity = |relation: &Relation| -> Vec<bool> {
+            relation.columns.iter().map(|column| column.in_identity).collect()
+        };
+        let is_as_planned = layout.is_identical()
+            && plan.relation.oid == streamed.oid
+            && identity(&plan.relation) == identity(streamed);
+        Self { plan, layout, is_as_planned, streamed_columns: streamed.columns.len() }
+    }
+
+    /// Whether the stream describes the table as it was planned.
+    pub(super) fn is_as_planned(&self) -> bool {
+        self.is_as_planned
     }
 
     pub(super) fn write_alias(&self) -> &str {
-        &self.write_alias
+        &self.plan.write_alias
     }
 
-    pub(super) fn uses(&self, column: usize) -> bool {
-        self.projection.uses(column)
+    /// Whether the load of the generation holds this transaction already. Beyond its end none is asked about:
+    /// by then the 32 bits of a transaction's id may stand for another one.
+    pub(super) fn holds(&self, transaction: OpenTransaction) -> bool {
+        self.plan.loaded.as_ref().is_some_and(|(snapshot, end)| {
+            transaction.commit_lsn <= *end && snapshot.sees(transaction.xid)
+        })
+    }
+
+    /// Whether the document or its id needs a column of the stream.
+    pub(super) fn uses(&self, streamed: usize) -> bool {
+        self.layout.planned(streamed).is_some_and(|column| self.plan.projection.uses(column))
+    }
+
+    /// A row of the stream in the planned columns, and which of those it lacks: `missing` of the stream, and
+    /// those the stream does not have.
+    pub(super) fn arrange<'a>(
+        &self,
+        row: Vec<Field<'a>>,
+        missing: &[usize],
+    ) -> (Vec<Field<'a>>, Vec<usize>) {
+        let sent = missing.iter().filter_map(|&column| self.layout.planned(column));
+        let unsent = self.layout.unstreamed().filter(|&column| self.plan.projection.uses(column));
+        (self.layout.arrange(row), sent.chain(unsent).collect())
+    }
+
+    /// An old row of the stream in the planned columns.
+    pub(super) fn arrange_old<'a>(&self, row: Vec<Field<'a>>) -> Vec<Field<'a>> {
+        self.layout.arrange(row)
     }
 
     /// A tuple of another width than its relation means that one of the two was misread.
     pub(super) fn check_width(&self, tuple: &Tuple<'_>) -> Result<(), PipelineError> {
-        let (expected, found) = (self.relation.columns.len(), tuple.len());
+        let (expected, found) = (self.streamed_columns, tuple.len());
         if expected == found {
             return Ok(());
         }
@@ -74,9 +142,9 @@ impl Target {
         scratch: &mut Scratch,
     ) -> Result<(), PipelineError> {
         scratch.id.clear();
-        self.projection.write_id(row, &mut scratch.id).map_err(|error| self.unfit(error))?;
+        self.plan.projection.write_id(row, &mut scratch.id).map_err(|error| self.unfit(error))?;
         scratch.key.clear();
-        scratch.key.extend_from_slice(&self.key_prefix);
+        scratch.key.extend_from_slice(&self.plan.key_prefix);
         json::write_string(&scratch.id, &mut scratch.key);
         Ok(())
     }
@@ -88,7 +156,7 @@ impl Target {
         scratch: &mut Scratch,
     ) -> Result<(), PipelineError> {
         scratch.document.clear();
-        let written = self.projection.write_document(row, &mut scratch.document);
+        let written = self.plan.projection.write_document(row, &mut scratch.document);
         written.map_err(|error| self.unfit(error))
     }
 
@@ -98,18 +166,20 @@ impl Target {
         missing: &[usize],
         xid: u32,
     ) -> Result<Reselect, PipelineError> {
-        let name_of = |&column: &usize| self.relation.columns.get(column).map(|c| c.name.clone());
+        let relation = &self.plan.relation;
+        let name_of = |&column: &usize| relation.columns.get(column).map(|c| c.name.clone());
         let mut key = Vec::new();
-        for &column in self.projection.key_columns() {
+        for &column in self.plan.projection.key_columns() {
             match row.get(column) {
                 Some(Field::Text(text)) => key.push(text.to_vec()),
                 Some(Field::Null | Field::Absent) | None => {
-                    return Err(PipelineError::Order("a row without its key"));
+                    let name = name_of(&column).unwrap_or_default();
+                    return Err(self.unfit(ProjectionError::KeyMissing(name)));
                 }
             }
         }
         Ok(Reselect {
-            relation: self.relation.clone(),
+            relation: relation.clone(),
             key,
             columns: missing.iter().filter_map(name_of).collect(),
             xid,
@@ -117,6 +187,6 @@ impl Target {
     }
 
     fn unfit(&self, source: ProjectionError) -> PipelineError {
-        PipelineError::Projection { table: self.table.clone(), source }
+        PipelineError::Projection { table: full_name(&self.plan.relation), source }
     }
 }

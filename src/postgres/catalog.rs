@@ -11,6 +11,7 @@ use tokio_postgres::types::FromSql;
 use crate::document::types::TypeFacts;
 use crate::lsn::Lsn;
 use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
+use crate::visibility::Snapshot;
 
 use super::PostgresError;
 use super::session::Session;
@@ -79,6 +80,8 @@ pub struct PublishedTable {
     pub key_is_deferrable: bool,
     /// Ordinary or partitioned.
     pub kind: RelationKind,
+    /// The row that puts it into the publication: another one after it was taken out and put back.
+    pub membership_oid: u32,
     /// Whether row-level security hides rows from our role.
     pub has_row_security: bool,
     /// The publication's row filter, as SQL over the table's columns.
@@ -236,6 +239,7 @@ fn published_table(row: &Row, oid: u32, columns: &[Row]) -> Result<PublishedTabl
         } else {
             RelationKind::Table
         },
+        membership_oid: field(row, "membership_oid")?,
         has_row_security: field(row, "has_row_security")?,
         row_filter: field(row, "row_filter")?,
         has_column_list: field(row, "has_column_list")?,
@@ -359,4 +363,15 @@ pub async fn writers(
 pub async fn synchronous_standby_names(session: &Session) -> Result<String, PostgresError> {
     let sql = "SELECT pg_catalog.current_setting('synchronous_standby_names')";
     Ok(session.client.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+/// What a statement sees now.
+///
+/// # Errors
+/// The session's.
+pub async fn current_snapshot(session: &Session) -> Result<Snapshot, PostgresError> {
+    let sql = "SELECT pg_catalog.pg_current_snapshot()::text";
+    let row = session.client.query_one(sql, &[]).await?;
+    Snapshot::parse(row.try_get(0)?)
+        .ok_or_else(|| PostgresError::Protocol("a snapshot in another form".to_owned()))
 }

@@ -24,7 +24,6 @@ pub mod sql;
 mod standbys;
 mod tls;
 mod transport;
-pub mod visibility;
 mod wire;
 
 pub use error::PostgresError;

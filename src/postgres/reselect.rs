@@ -11,7 +11,7 @@ use super::copy_text::fields;
 use super::session::Session;
 use super::snapshot::{check_key, copy, key_value, source};
 use super::sql::identifier;
-use super::visibility::Snapshot;
+use crate::visibility::Snapshot;
 
 /// What the statement saw.
 pub struct Reselected {

@@ -172,6 +172,7 @@ pub(super) mod tests {
             unpublished_key: Vec::new(),
             key_is_deferrable: false,
             kind: RelationKind::Table,
+            membership_oid: 1,
             has_row_security: false,
             row_filter: None,
             has_column_list: false,

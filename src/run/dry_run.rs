@@ -20,7 +20,7 @@ use crate::cli::Until;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::pgoutput::envelope::encode_standby_status;
-use crate::pipeline::{Epoch, Pipeline};
+use crate::pipeline::{self, Epoch, Pipeline};
 use crate::postgres::replication::{Replication, ReplicationStream};
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::{catalog, preflight, slot};
@@ -52,8 +52,11 @@ pub async fn dry_run(
         Some(Until::Current) => Some(catalog::flush_lsn(&session).await?),
         Some(Until::Lsn(lsn)) => Some(lsn),
     };
-    let plans = plan.tables.iter().map(|table| table.plan(1)).collect();
-    let mut pipeline = Pipeline::new(plans, plan.types.clone(), Epoch(0), limits(settings));
+    let tables = plan.tables.iter().map(|table| table.plan(1, &plan.types));
+    let tables = tables.collect::<Result<_, _>>()?;
+    // Shows the tables as they are planned now, for as long as it runs.
+    let planned = pipeline::Plan { tables, as_of: Lsn::new(u64::MAX), takes_new_tables: false };
+    let mut pipeline = Pipeline::new(planned, Epoch(0), limits(settings));
     pipeline.freeze();
     let rows_session = Arc::new(Session::connect(postgres, Purpose::Snapshot).await?);
     let published = plan.tables.iter().map(|table| table.published.clone()).collect();

@@ -21,10 +21,11 @@ use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::pipeline::Pipeline;
 use crate::postgres::PostgresError;
-use crate::postgres::catalog::PublishedTable;
+use crate::postgres::catalog::{self, PublishedTable};
 use crate::postgres::copy_text::fields;
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::{CopyLines, copy_chunk};
+use crate::visibility::Snapshot;
 
 /// Rows of one chunk.
 const CHUNK_ROWS: u64 = 50_000;
@@ -47,6 +48,8 @@ pub(crate) enum Loaded {
     Whole {
         /// Rows copied.
         rows: u64,
+        /// What every chunk has seen.
+        snapshot: Snapshot,
     },
     /// A stop was asked for.
     Stopped,
@@ -55,12 +58,13 @@ pub(crate) enum Loaded {
 impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
-        self.pipeline.load(table.relation.clone())?;
+        self.pipeline.load(&table.relation)?;
         tokio::select! {
             biased;
             () = self.shutdown.requested() => return Ok(Loaded::Stopped),
             waited = wait_for_writers(self.session, table.relation.oid) => waited?,
         }
+        let snapshot = catalog::current_snapshot(self.session).await?;
         let mut place: Option<Vec<String>> = None;
         let mut rows = 0;
         loop {
@@ -81,7 +85,7 @@ impl Loading<'_> {
                 report = self.lanes.report() => self.take_report(report)?,
             }
         }
-        Ok(Loaded::Whole { rows })
+        Ok(Loaded::Whole { rows, snapshot })
     }
 
     /// Takes the rows of one chunk; `None` if a stop was asked for.

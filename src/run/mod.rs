@@ -8,6 +8,7 @@ mod lanes;
 mod load;
 mod progress;
 mod recorder;
+pub mod schema;
 pub mod shutdown;
 pub mod start;
 mod stream;
@@ -27,11 +28,12 @@ use crate::elasticsearch::state::{State, StateStore};
 use crate::elasticsearch::writer::Writer;
 use crate::error::{Class, Error};
 use crate::lsn::Lsn;
-use crate::pipeline::{BatchLimits, Epoch, Limits, Pipeline};
+use crate::pipeline::{self, BatchLimits, Epoch, Limits, Pipeline};
 use crate::postgres::replication::Replication;
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::{catalog, preflight};
 use crate::settings::Settings;
+use crate::visibility::Snapshot;
 use lanes::Lanes;
 use load::{Loaded, Loading};
 use progress::Progress;
@@ -82,13 +84,13 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
     let client = Client::new(&settings.elasticsearch)?;
     let instance = format!("{:016x}", rand::random::<u64>());
     let store = StateStore::new(client.clone(), &settings.postgres.slot, instance);
-    let Some(started) = patiently(&shutdown, || begin(settings, &client, &store, &options)).await?
-    else {
+    let attempt = || begin(settings, &client, &store, &options);
+    let Some(started) = patiently(&shutdown, Some(START_PATIENCE), attempt).await? else {
         return Ok(());
     };
     let writer = Writer::new(client.clone(), settings.elasticsearch.max_retries);
     let lanes = Lanes::start(&writer, settings.elasticsearch.concurrency);
-    let mut run = Run { settings, client, writer, lanes, clock: Clock::start(), shutdown };
+    let mut run = Run { settings, client, store, writer, lanes, clock: Clock::start(), shutdown };
     run.live(started, &mut progress).await
 }
 
@@ -130,10 +132,11 @@ async fn begin(
     Ok(Started { session, plan, state, store, until })
 }
 
-/// Tries the start again while only passing errors stand in its way and patience lasts; `None` if a
-/// stop was asked for meanwhile.
+/// Tries the start again while only passing errors stand in its way and `patience` lasts (none: for ever);
+/// `None` if a stop was asked for meanwhile.
 async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     shutdown: &Shutdown,
+    patience: Option<Duration>,
     mut attempt: impl FnMut() -> F,
 ) -> Result<Option<T>, Error> {
     let began = tokio::time::Instant::now();
@@ -148,7 +151,8 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
                 Err(error) => error,
             },
         };
-        let is_patient = began.elapsed() <= START_PATIENCE || matches!(error, Error::Busy(_));
+        let is_patient = patience.is_none_or(|patience| began.elapsed() <= patience)
+            || matches!(error, Error::Busy(_));
         if error.class() == Class::Definite || !is_patient {
             return Err(error);
         }
@@ -163,6 +167,8 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
 struct Run<'a> {
     settings: &'a Settings,
     client: Client,
+    /// Of our slot, with nothing read yet.
+    store: StateStore,
     writer: Writer,
     lanes: Lanes,
     clock: Clock,
@@ -172,7 +178,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Loads and streams over as many connections as it takes.
     async fn live(&mut self, started: Started, progress: &mut Progress) -> Result<(), Error> {
-        let Started { session, plan, mut state, mut store, until } = started;
+        let Started { session, mut plan, mut state, mut store, until } = started;
         let mut session = Some(session);
         let mut backoff = Backoff::default();
         loop {
@@ -184,6 +190,14 @@ impl Run<'_> {
                 Life::Broken(kept, error) => {
                     (store, state) = *kept;
                     error
+                }
+                Life::Outplanned(table) => {
+                    progress.state("planning");
+                    info!(table, "the table is not as it was planned: planning again");
+                    let Some(started) = self.plan_again().await? else { return Ok(()) };
+                    (plan, state, store) = (started.plan, started.state, started.store);
+                    session = Some(started.session);
+                    continue;
                 }
             };
             if began.elapsed() > RECONNECT_MAX {
@@ -197,6 +211,13 @@ impl Run<'_> {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// What a start does, however long the servers are away.
+    async fn plan_again(&self) -> Result<Option<Started>, Error> {
+        let options = Options { until: None, reload: Reload::Nothing };
+        let attempt = || begin(self.settings, &self.client, &self.store, &options);
+        patiently(&self.shutdown, None, attempt).await
     }
 
     /// One connection's life. Definite errors are returned.
@@ -220,7 +241,7 @@ impl Run<'_> {
         };
         progress.state("streaming");
         progress.new_pipeline();
-        let mut pipeline = self.pipeline(plan, &state);
+        let mut pipeline = self.pipeline(plan, &state)?;
         let search = Some((self.client.clone(), self.writer.clone()));
         let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await;
         let rows_session = match rows_session {
@@ -255,6 +276,14 @@ impl Run<'_> {
             Ended::Stopped => {
                 info!(confirmed = %recorder.recorded().lsn(), "stopped");
                 Ok(Life::Over)
+            }
+            Ended::Outplanned(table) => {
+                self.settle(&mut pipeline, progress).await?;
+                let mut stop = self.shutdown.clone();
+                tokio::select! {
+                    () = stop.requested() => Ok(Life::Over),
+                    kept = recorder.into_state() => kept.map(|_| Life::Outplanned(table)).map_err(Error::from),
+                }
             }
             Ended::Disconnected(error) => {
                 progress.state("reconnecting");
@@ -316,7 +345,7 @@ impl Run<'_> {
             progress.new_pipeline();
             load::announce(&table.published, &entry.index, entry.generation);
             let began = tokio::time::Instant::now();
-            let mut pipeline = self.pipeline(plan, state);
+            let mut pipeline = self.pipeline(plan, state)?;
             let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await?;
             let loading = Loading {
                 session: &rows_session,
@@ -327,7 +356,8 @@ impl Run<'_> {
                 clock: self.clock,
             };
             let loaded = Box::pin(loading.run(&table.published)).await;
-            let Loaded::Whole { rows } = self.settled(loaded, &mut pipeline, progress).await?
+            let Loaded::Whole { rows, snapshot } =
+                self.settled(loaded, &mut pipeline, progress).await?
             else {
                 return Ok(Loads::Stopped);
             };
@@ -335,6 +365,7 @@ impl Run<'_> {
             if let Some(entry) = state.tables.get_mut(&name) {
                 entry.loaded = true;
                 entry.load_end_lsn = Some(end);
+                entry.load_snapshot = Some(snapshot.to_string());
             }
             store.write(state).await?;
             info!(table = name, rows, seconds = began.elapsed().as_secs_f64(), "loaded");
@@ -378,11 +409,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn pipeline(&self, plan: &Plan, state: &State) -> Pipeline {
-        let generation = |name: &str| state.tables.get(name).map_or(1, |entry| entry.generation);
-        let plans = plan.tables.iter().map(|table| table.plan(generation(&table.name())));
-        let (types, epoch) = (plan.types.clone(), Epoch(state.epoch));
-        Pipeline::new(plans.collect(), types, epoch, limits(self.settings))
+    fn pipeline(&self, plan: &Plan, state: &State) -> Result<Pipeline, Error> {
+        let tables = plan.tables.iter().map(|table| {
+            let Some(entry) = state.tables.get(&table.name()) else {
+                return table.plan(1, &plan.types);
+            };
+            let planned = table.plan(entry.generation, &plan.types)?;
+            let snapshot = entry.load_snapshot.as_deref().and_then(Snapshot::parse);
+            Ok(match snapshot.zip(entry.load_end_lsn) {
+                Some((snapshot, end)) => planned.loaded_since(snapshot, end),
+                None => planned,
+            })
+        });
+        let planned = pipeline::Plan {
+            tables: tables.collect::<Result<_, _>>()?,
+            as_of: plan.as_of,
+            takes_new_tables: plan.takes_new_tables,
+        };
+        Ok(Pipeline::new(planned, Epoch(state.epoch), limits(self.settings)))
     }
 }
 
@@ -392,6 +436,8 @@ enum Life {
     Over,
     /// To be followed by another.
     Broken(Box<(StateStore, State)>, Error),
+    /// To be followed by another with a new plan, because of this table.
+    Outplanned(String),
 }
 
 #[derive(PartialEq, Eq)]

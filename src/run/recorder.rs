@@ -151,6 +151,9 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
     let mut next = state.clone();
     for (name, table) in &mut next.tables {
         let complete = table.load_end_lsn.is_some_and(|end| durable.lsn() >= end);
+        if complete {
+            table.load_snapshot = None;
+        }
         if table.readable || !complete {
             continue;
         }

@@ -3,8 +3,10 @@
 //! Continuity is proven or waldex stops in `needs_resync` (spec P5): the state's system and timeline are
 //! the server's, the slot is there and not beyond the state, and every index that was complete is there.
 
+use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use super::schema::{Difference, TableSource, difference};
 use super::tables::{Plan, PlannedTable};
 use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
@@ -250,9 +252,12 @@ async fn choose_generation(
 ) -> Result<TableState, Error> {
     let index = &table.settings.index;
     let existing = index::generations(client, index).await?;
+    let source = TableSource::of(table);
     if let Some(known) = known.as_ref().filter(|known| !reload && known.index == *index) {
         refuse_gone(known, &existing)?;
-        return Ok(known.clone());
+        if let Some(kept) = keep_generation(client, table, known, source.clone()).await? {
+            return Ok(kept);
+        }
     }
     let previous = match index::reader_name(client, index).await? {
         ReaderName::Generation(previous) => Some(previous),
@@ -269,7 +274,54 @@ async fn choose_generation(
         load_end_lsn: None,
         previous_generation: previous,
         readable: previous.is_none(),
+        load_snapshot: None,
+        source: Some(source),
+        refresh_recommended: false,
     })
+}
+
+/// The generation as it goes on with the table's definition of now; `None` if it cannot.
+async fn keep_generation(
+    client: &Client,
+    table: &PlannedTable,
+    known: &TableState,
+    source: TableSource,
+) -> Result<Option<TableState>, Error> {
+    let name = table.name();
+    let change = known.source.as_ref().map(|before| difference(before, &source));
+    let mut kept = TableState { source: Some(source), ..known.clone() };
+    match change {
+        None | Some(Difference::None) => {}
+        Some(Difference::Remade(reason)) => {
+            warn!(table = name, reason, "loading a new generation");
+            return Ok(None);
+        }
+        Some(Difference::Fields { added, removed }) => {
+            if known.loaded && !added.is_empty() {
+                let fields = mappings_of(&table.index_body, &added);
+                index::extend_mappings(client, &kept.index, kept.generation, fields).await?;
+            }
+            kept.refresh_recommended |= known.loaded;
+            warn!(
+                table = name,
+                ?added,
+                ?removed,
+                "the table has other columns: documents that were not written since do not show it; \
+                 `waldex run --reload {name}` brings it into all of them"
+            );
+        }
+    }
+    Ok(Some(kept))
+}
+
+/// The mappings of these fields at the top of the index's body; of a dotted name, those of its object.
+fn mappings_of(index_body: &Value, fields: &[String]) -> Map<String, Value> {
+    let properties = index_body.pointer("/mappings/properties");
+    let top = |field: &String| {
+        let name = field.split('.').next()?;
+        Some((name.to_owned(), properties?.get(name)?.clone()))
+    };
+    fields.iter().filter_map(top).collect()
 }
 
 /// Creates the generations that the state names and that are not there.

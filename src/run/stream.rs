@@ -18,7 +18,7 @@ use super::work::Working;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::pgoutput::envelope::encode_standby_status;
-use crate::pipeline::{Pipeline, Tick};
+use crate::pipeline::{Pipeline, Tick, Work};
 use crate::postgres::replication::ReplicationStream;
 
 /// A status goes out this often at least; far below half of any sensible `wal_sender_timeout`.
@@ -36,6 +36,8 @@ pub(crate) enum Ended {
     Reached,
     /// A signal; what was in flight is confirmed, or the grace is over.
     Stopped,
+    /// This table is not as it was planned; what was not confirmed is to be read again with a new plan.
+    Outplanned(String),
     /// The connection broke or the server ends; the slot keeps what was not confirmed.
     Disconnected(Error),
 }
@@ -89,12 +91,11 @@ impl Streaming<'_> {
         asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = Status { sent_at: None, sent: None, wanted: true };
         loop {
-            if let Err(error) = self.take_frames() {
-                return if is_passing(&error) {
-                    Ok(Ended::Disconnected(error))
-                } else {
-                    Err(error)
-                };
+            match self.take_frames() {
+                Ok(None) => {}
+                Ok(Some(table)) => return Ok(Ended::Outplanned(table)),
+                Err(error) if is_passing(&error) => return Ok(Ended::Disconnected(error)),
+                Err(error) => return Err(error),
             }
             self.working.start_if_ready(self.pipeline);
             self.lanes.feed(self.pipeline, self.clock.now());
@@ -140,15 +141,17 @@ impl Streaming<'_> {
         }
     }
 
-    /// Takes the frames that were read, while there is room.
-    fn take_frames(&mut self) -> Result<(), Error> {
+    /// Takes the frames that were read, while there is room; names a table that has to be planned again.
+    fn take_frames(&mut self) -> Result<Option<String>, Error> {
         while self.pipeline.wants_frame() {
             let Some(frame) = self.stream.next_frame()? else { break };
-            if let Some(work) = self.pipeline.push_frame(frame)? {
-                self.working.add(work);
+            match self.pipeline.push_frame(frame)? {
+                Some(Work::Replan(table)) => return Ok(Some(table)),
+                Some(work) => self.working.add(work),
+                None => {}
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The connection is gone; what the server said last, if anything, says why.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::config::index_name;
-use crate::document::mapping::index_body;
+use crate::document::mapping::{derived_mapping, index_body};
 use crate::document::projection::Projection;
 use crate::document::types::TypeRegistry;
 use crate::elasticsearch::index::write_alias;
 use crate::error::Error;
-use crate::pipeline::TablePlan;
+use crate::lsn::Lsn;
+use crate::pipeline::{PipelineError, TablePlan};
 use crate::postgres::catalog::{self, PublishedTable};
 use crate::postgres::session::Session;
 use crate::settings::{Settings, TableSettings};
@@ -24,6 +25,8 @@ pub struct PlannedTable {
     pub settings: TableSettings,
     /// Settings and mappings of its index.
     pub index_body: Value,
+    /// The derived mapping of each field, as JSON.
+    pub fields: BTreeMap<String, String>,
 }
 
 impl PlannedTable {
@@ -32,13 +35,20 @@ impl PlannedTable {
         format!("{}.{}", self.settings.schema, self.settings.table)
     }
 
-    /// What the pipeline needs to know.
-    pub(crate) fn plan(&self, generation: u32) -> TablePlan {
-        TablePlan {
-            settings: self.settings.clone(),
-            key: self.published.key.iter().map(|column| column.name.clone()).collect(),
-            write_alias: write_alias(&self.settings.index, generation),
-        }
+    /// The columns of the document id, in key order.
+    pub(crate) fn key(&self) -> Vec<String> {
+        self.published.key.iter().map(|column| column.name.clone()).collect()
+    }
+
+    /// What the pipeline needs to know, to write into a generation.
+    pub(crate) fn plan(
+        &self,
+        generation: u32,
+        types: &TypeRegistry,
+    ) -> Result<TablePlan, PipelineError> {
+        let write_alias = write_alias(&self.settings.index, generation);
+        let relation = self.published.relation.clone();
+        TablePlan::new(relation, &self.key(), &self.settings, types, write_alias)
     }
 }
 
@@ -49,6 +59,10 @@ pub struct Plan {
     pub tables: Vec<PlannedTable>,
     /// Everything the catalog says of their columns' types.
     pub types: TypeRegistry,
+    /// The catalog was read after everything up to here was committed.
+    pub as_of: Lsn,
+    /// Whether every table of the publication is wanted.
+    pub takes_new_tables: bool,
 }
 
 /// Matches the publication's tables with the configuration. Preflight has found every configured table.
@@ -56,6 +70,7 @@ pub struct Plan {
 /// # Errors
 /// A table that cannot be projected or indexed as configured; the catalog's.
 pub async fn plan(session: &Session, settings: &Settings) -> Result<Plan, Error> {
+    let as_of = catalog::flush_lsn(session).await?;
     let published = catalog::published_tables(session, &settings.postgres.publication).await?;
     let types = learn_types(session, &published).await?;
     let mut tables = Vec::new();
@@ -64,7 +79,7 @@ pub async fn plan(session: &Session, settings: &Settings) -> Result<Plan, Error>
         tables.push(planned(table, configured, &types)?);
     }
     refuse_shared_indices(&tables)?;
-    Ok(Plan { tables, types })
+    Ok(Plan { tables, types, as_of, takes_new_tables: settings.tables.is_empty() })
 }
 
 async fn learn_types(
@@ -113,7 +128,9 @@ fn planned(
         .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
     let index_body = index_body(&projection, &settings)
         .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
-    Ok(PlannedTable { published, settings, index_body })
+    let fields = projection.fields().map(|(name, kind)| (name.to_owned(), derived_mapping(kind)));
+    let fields = fields.collect();
+    Ok(PlannedTable { published, settings, index_body, fields })
 }
 
 fn refuse_shared_indices(tables: &[PlannedTable]) -> Result<(), Error> {

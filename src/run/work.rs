@@ -1,5 +1,5 @@
 //! What the pipeline needs from the outside world while it is stalled: columns selected again, tables
-//! emptied, types looked up. One piece of work at a time, in a task of its own.
+//! emptied. One piece of work at a time, in a task of its own.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -8,14 +8,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::document::types::TypeFacts;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::truncate::remove_all;
 use crate::elasticsearch::writer::Writer;
 use crate::error::Error;
 use crate::pipeline::{Pipeline, PipelineError, Reselect, Truncate, Work};
 use crate::postgres::PostgresError;
-use crate::postgres::catalog::{self, PublishedTable};
+use crate::postgres::catalog::PublishedTable;
 use crate::postgres::reselect::reselect;
 use crate::postgres::session::Session;
 
@@ -28,7 +27,6 @@ const VISIBILITY_POLL_MAX: Duration = Duration::from_secs(1);
 pub(crate) enum Done {
     Reselected(Option<Vec<Option<Vec<u8>>>>),
     Truncated,
-    Learned { asked: Vec<u32>, facts: Vec<TypeFacts> },
 }
 
 impl Done {
@@ -37,11 +35,6 @@ impl Done {
         match self {
             Self::Reselected(row) => pipeline.reselected(row),
             Self::Truncated => pipeline.truncated(),
-            Self::Learned { asked, facts } => {
-                let mut types = pipeline.types().clone();
-                types.learn(&facts, &asked);
-                pipeline.learned(types)
-            }
         }
     }
 }
@@ -80,7 +73,7 @@ impl Working {
     pub(crate) fn start_if_ready(&mut self, pipeline: &Pipeline) {
         let must_wait = |work: &mut Work| match work {
             Work::Truncate(_) => !pipeline.is_drained(),
-            Work::Reselect(_) | Work::LearnTypes(_) => false,
+            Work::Reselect(_) | Work::Replan(_) => false,
         };
         let Some(work) = self.waiting.take_if(|work| !must_wait(work)) else { return };
         let session = Arc::clone(&self.session);
@@ -88,7 +81,8 @@ impl Working {
             Work::Reselect(row) => {
                 tokio::spawn(select_again(session, Arc::clone(&self.tables), row))
             }
-            Work::LearnTypes(asked) => tokio::spawn(look_up(session, asked)),
+            // Ends the stream before it could be taken on.
+            Work::Replan(_) => return,
             Work::Truncate(truncate) => tokio::spawn(empty(self.search.clone(), truncate)),
         });
     }
@@ -147,11 +141,6 @@ async fn select_again(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(VISIBILITY_POLL_MAX);
     }
-}
-
-async fn look_up(session: Arc<Session>, asked: Vec<u32>) -> Result<Done, Error> {
-    let facts = catalog::type_facts(&session, &asked).await?;
-    Ok(Done::Learned { asked, facts })
 }
 
 async fn empty(search: Option<(Client, Writer)>, truncate: Truncate) -> Result<Done, Error> {

@@ -6,5 +6,6 @@ mod refusals;
 mod refusals_search;
 mod refusals_tables;
 mod resync;
+mod schema;
 mod smoke_servers;
 mod visibility;

@@ -5,6 +5,8 @@
 //! transaction nearest to the snapshot, which holds while the two are less than 2^31 transactions
 //! apart, as Postgres itself ensures for everything alive.
 
+use std::fmt;
+
 /// A snapshot: below `xmin` all transactions are finished, from `xmax` on none, between them all
 /// but those named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,13 @@ impl Snapshot {
     }
 }
 
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running: Vec<String> = self.in_progress.iter().map(u64::to_string).collect();
+        write!(f, "{}:{}:{}", self.xmin, self.xmax, running.join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +99,8 @@ mod tests {
                 running.into_iter().map(|at| xmin + at).filter(|xid| *xid < xmax).collect();
             let text = running.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
             let snapshot = Snapshot::parse(&format!("{xmin}:{xmax}:{text}")).unwrap();
+            let printed = Snapshot::parse(&snapshot.to_string());
+            prop_assert_eq!(printed.as_ref(), Some(&snapshot));
             let near = xmin.saturating_add_signed(offset);
             for xid in [near, xmin + width / 2, xmax, xmin.saturating_sub(1)] {
                 let expected = xid < xmin || (xid < xmax && !running.contains(&xid));

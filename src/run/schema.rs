@@ -1,0 +1,119 @@
+//! What a change of a table's definition means for the documents made so far.
+//!
+//! Postgres sends no row for an ALTER: not for a column's default, not for a new type, not for a table that
+//! left the publication and came back. So the definition that a generation was made for is remembered in the
+//! state, and compared each time the tables are planned.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::tables::PlannedTable;
+
+/// The definition that a generation was made for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableSource {
+    /// `pg_class.oid`: another one is another table of the same name.
+    pub relation_oid: u32,
+    /// What puts the table into the publication; another one has left and come back.
+    pub membership_oid: u32,
+    /// Columns of the document id, in key order.
+    pub key: Vec<String>,
+    /// The derived mapping of each field, as JSON.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl TableSource {
+    /// Of a table as it is planned now.
+    pub(crate) fn of(table: &PlannedTable) -> Self {
+        Self {
+            relation_oid: table.published.relation.oid,
+            membership_oid: table.published.membership_oid,
+            key: table.key(),
+            fields: table.fields.clone(),
+        }
+    }
+}
+
+/// What has become of a definition.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// Nothing that documents show.
+    None,
+    /// Documents written from now on have other fields; those before lack or keep them.
+    Fields {
+        /// New fields, to be mapped.
+        added: Vec<String>,
+        /// Fields that documents have no more.
+        removed: Vec<String>,
+    },
+    /// The documents made so far cannot be gone on with: a new generation is loaded.
+    Remade(&'static str),
+}
+
+/// What lies between the definition a generation was made for and the one of now.
+pub(crate) fn difference(before: &TableSource, now: &TableSource) -> Difference {
+    if before.relation_oid != now.relation_oid {
+        return Difference::Remade("the table was made anew");
+    }
+    if before.membership_oid != now.membership_oid {
+        return Difference::Remade("the table left the publication for a while");
+    }
+    if before.key != now.key {
+        return Difference::Remade("its key has other columns, so its rows have other ids");
+    }
+    let is_retyped = |(name, mapping): (&String, &String)| {
+        now.fields.get(name).is_some_and(|mapping_now| mapping_now != mapping)
+    };
+    if before.fields.iter().any(is_retyped) {
+        return Difference::Remade("a column has another type, which is mapped otherwise");
+    }
+    let lacking = |from: &TableSource, of: &TableSource| -> Vec<String> {
+        from.fields.keys().filter(|name| !of.fields.contains_key(*name)).cloned().collect()
+    };
+    let (added, removed) = (lacking(now, before), lacking(before, now));
+    if added.is_empty() && removed.is_empty() {
+        Difference::None
+    } else {
+        Difference::Fields { added, removed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(key: &[&str], fields: &[(&str, &str)]) -> TableSource {
+        let text = |name: &&str| (*name).to_owned();
+        TableSource {
+            relation_oid: 7,
+            membership_oid: 8,
+            key: key.iter().map(text).collect(),
+            fields: fields.iter().map(|(name, kind)| (text(name), text(kind))).collect(),
+        }
+    }
+
+    #[test]
+    fn fields_come_and_go_within_a_generation() {
+        let before = source(&["id"], &[("id", "long"), ("old", "text")]);
+        assert_eq!(difference(&before, &before), Difference::None);
+        let now = source(&["id"], &[("id", "long"), ("new", "text")]);
+        let (added, removed) = (vec!["new".to_owned()], vec!["old".to_owned()]);
+        assert_eq!(difference(&before, &now), Difference::Fields { added, removed });
+    }
+
+    #[test]
+    fn another_table_membership_key_or_type_is_another_generation() {
+        let before = source(&["id"], &[("id", "long"), ("v", "text")]);
+        let now = [
+            TableSource { relation_oid: 9, ..before.clone() },
+            TableSource { membership_oid: 9, ..before.clone() },
+            source(&["v"], &[("id", "long"), ("v", "text")]),
+            source(&["id"], &[("id", "long"), ("v", "keyword")]),
+        ];
+        for now in now {
+            assert!(matches!(difference(&before, &now), Difference::Remade(_)), "{now:?}");
+        }
+    }
+}

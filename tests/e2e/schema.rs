@@ -1,0 +1,220 @@
+//! Tables that change while waldex runs, or while it is away: columns, types, keys, names, membership of the
+//! publication. Postgres sends no row for any of it.
+
+use anyhow::{Context, Result, ensure};
+use elasticsearch::http::Method;
+use serde_json::Value;
+
+use crate::support::servers::{
+    shared_elasticsearch, shared_opensearch, shared_postgres, shared_postgres_14,
+};
+use crate::support::stage::{LIMIT, Stage};
+use crate::support::wait::wait_until;
+use crate::support::waldex::Running;
+
+/// Waits until the document is there with this field.
+async fn wait_for_field(
+    stage: &Stage<'_>,
+    index: &str,
+    id: &str,
+    field: &str,
+    value: Value,
+) -> Result<()> {
+    wait_until(LIMIT, &format!("document {id} with {field} = {value}"), async || {
+        let found = stage.search.document(index, id).await;
+        matches!(found, Ok(Some(document)) if document.source[field] == value)
+    })
+    .await
+}
+
+async fn mapping_of(stage: &Stage<'_>, index: &str, field: &str) -> Result<Value> {
+    let answer = stage.search.expect(Method::Get, &format!("/{index}/_mapping"), None).await?;
+    let index = answer.as_object().and_then(|indices| indices.values().next());
+    let index = index.context("no index behind the alias")?;
+    Ok(index["mappings"]["properties"][field]["type"].clone())
+}
+
+async fn stop(running: Running) -> Result<()> {
+    running.terminate();
+    running.finish(LIMIT).await?.expect_code(0).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_added_is_mapped_and_written() -> Result<()> {
+    let mut stage = Stage::new("column_added", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, v text", "").await?;
+    stage.execute("insert into t values (1, 'a')").await?;
+    let index = stage.index("t");
+    let running = stage.run()?;
+    wait_for_field(&stage, &index, "1", "v", "a".into()).await?;
+    stage
+        .execute("alter table t add column n int default 5; insert into t values (2, 'b')")
+        .await?;
+    wait_for_field(&stage, &index, "2", "n", 5.into()).await?;
+    ensure!(mapping_of(&stage, &index, "n").await? == "integer", "the new column is not mapped");
+    stop(running).await?;
+
+    let status = stage.waldex("status")?.arg("--json").run_to_end(LIMIT).await?;
+    let status: Value = serde_json::from_str(&status.expect_code(0)?.stdout.join(""))?;
+    ensure!(status["tables"]["public.t"]["refresh_recommended"] == true, "{status}");
+    let reload = stage.waldex("run")?.arg("--reload").arg("public.t").arg("--until").arg("current");
+    reload.run_to_end(LIMIT).await?.expect_code(0)?;
+    stage.assert_equal("t", "id", &["id", "v", "n"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_dropped_or_renamed_leave_the_documents() -> Result<()> {
+    let mut stage = Stage::new("column_gone", shared_postgres_14()?, shared_opensearch()?).await?;
+    stage.table("t", "id int primary key, a text, b text, c text", "").await?;
+    stage.execute("insert into t values (1, 'a', 'b', 'c')").await?;
+    let index = stage.index("t");
+    let running = stage.run()?;
+    wait_for_field(&stage, &index, "1", "b", "b".into()).await?;
+    stage.execute("alter table t drop column a; alter table t rename column b to d").await?;
+    stage.execute("update t set c = 'C'; insert into t values (2, 'x', 'y')").await?;
+    wait_for_field(&stage, &index, "2", "d", "x".into()).await?;
+    stop(running).await?;
+    stage.catch_up().await?;
+    stage.assert_equal("t", "id", &["id", "c", "d"]).await
+}
+
+/// `change` needs a new generation; readers see it when it is complete, and the old one goes.
+async fn remade(label: &str, change: &str, columns: &[&str], key: &str) -> Result<()> {
+    let mut stage = Stage::new(label, shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, n int not null, v text", "").await?;
+    stage
+        .execute("insert into t select i, i + 1000, 'v' || i from generate_series(1, 500) i")
+        .await?;
+    let index = stage.index("t");
+    let mut running = stage.run()?;
+    wait_for_field(&stage, &index, "500", "v", "v500".into()).await?;
+    stage.execute(&format!("update t set v = 'before' where id = 7; {change}")).await?;
+    stage.execute("update t set v = 'after' where id = 9").await?;
+    running.wait_for_line(LIMIT, "readers see the new generation").await?;
+    stage.execute("update t set v = 'later' where id = 11").await?;
+    stop(running).await?;
+    stage.catch_up().await?;
+    stage.assert_equal("t", key, columns).await?;
+    let (status, _) = stage.search.request(Method::Get, &format!("/{index}-000001"), None).await?;
+    ensure!(status == 404, "the old generation is still there");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_type_is_another_generation() -> Result<()> {
+    let change = "alter table t alter column n type text";
+    remade("column_retyped", change, &["id", "n", "v"], "id").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_is_another_generation_without_the_old_ids() -> Result<()> {
+    let change =
+        "begin; alter table t drop constraint t_pkey; alter table t add primary key (n); commit";
+    remade("key_changed", change, &["id", "n", "v"], "n").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_anew_is_another_generation() -> Result<()> {
+    let mut stage = Stage::new("table_remade", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, v text", "").await?;
+    stage.execute("insert into t select i, 'old' from generate_series(1, 50) i").await?;
+    let index = stage.index("t");
+    let mut running = stage.run()?;
+    wait_for_field(&stage, &index, "50", "v", "old".into()).await?;
+    let publication = stage.name().to_owned();
+    stage
+        .execute(&format!(
+            "begin; drop table t; create table t (id int primary key, v text); \
+             alter publication {publication} add table t; \
+             insert into t select i, 'new' from generate_series(10, 20) i; commit"
+        ))
+        .await?;
+    stage.execute("insert into t values (99, 'new')").await?;
+    running.wait_for_line(LIMIT, "readers see the new generation").await?;
+    stop(running).await?;
+    stage.catch_up().await?;
+    stage.assert_equal("t", "id", &["id", "v"]).await
+}
+
+/// What was written before the ALTER is still to be streamed when waldex comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_from_before_an_alter_ends_in_the_columns_of_now() -> Result<()> {
+    let mut stage =
+        Stage::new("alter_backlog", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, gone text, v text", "").await?;
+    stage.table("r", "id int primary key, n int", "").await?;
+    stage.execute("insert into r select i, i from generate_series(1, 30) i").await?;
+    stage.catch_up().await?;
+    stage.execute("insert into t select i, 'g', 'v' from generate_series(1, 30) i").await?;
+    stage.execute("update r set n = -n where id < 10").await?;
+    stage
+        .execute("alter table t add column n int default 5; alter table t drop column gone")
+        .await?;
+    stage.execute("update t set n = 6 where id < 4; delete from t where id = 30").await?;
+    stage.execute("alter table t add column big text; update t set big = 'b' where id = 2").await?;
+    stage
+        .execute("alter table r alter column n type text; update r set n = 'x' where id = 3")
+        .await?;
+    stage.execute("delete from r where id = 4").await?;
+    stage.catch_up().await?;
+    stage.assert_equal("t", "id", &["id", "v", "n", "big"]).await?;
+    stage.assert_equal("r", "id", &["id", "n"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enum_may_get_values() -> Result<()> {
+    let mut stage = Stage::new("enum_value", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.execute("create type mood as enum ('sad', 'ok')").await?;
+    stage.table("t", "id int primary key, m mood", "").await?;
+    let running = stage.run()?;
+    stage.execute("insert into t values (1, 'ok')").await?;
+    stage.execute("alter type mood add value 'happy'").await?;
+    stage.execute("insert into t values (2, 'happy')").await?;
+    wait_for_field(&stage, &stage.index("t"), "2", "m", "happy".into()).await?;
+    stop(running).await?;
+    stage.assert_equal("t", "id", &["id", "m"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_column_that_is_dropped_stops_with_its_name() -> Result<()> {
+    let mut stage =
+        Stage::new("column_missed", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, a text, b text", "columns: [id, a]").await?;
+    stage.execute("insert into t values (1, 'a', 'b')").await?;
+    let running = stage.run()?;
+    wait_for_field(&stage, &stage.index("t"), "1", "a", "a".into()).await?;
+    stage.execute("alter table t drop column a; insert into t values (2, 'b')").await?;
+    let finished = running.finish(LIMIT).await?;
+    let log = finished.expect_code(64)?.stderr.join("\n");
+    ensure!(log.contains("names column \"a\", which is not published"), "{log}");
+    Ok(())
+}
+
+/// Without a list of tables, the publication is the list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_added_to_the_publication_is_loaded_with_its_rows() -> Result<()> {
+    let stage = Stage::new("table_added", shared_postgres()?, shared_elasticsearch()?).await?;
+    let name = stage.name().to_owned();
+    let (first, second) = (format!("{name}_a"), format!("{name}_b"));
+    stage.execute(&format!("create table {first} (id int primary key)")).await?;
+    stage.execute(&format!("create publication {name} for table {first}")).await?;
+    let program = || crate::support::waldex::Waldex::new("run");
+    let mut running = program()?.between(&stage.database.url, &name, stage.node).spawn()?;
+    running.wait_for_line(LIMIT, "streaming").await?;
+    stage.execute(&format!("create table {second} (id int primary key, v text)")).await?;
+    stage
+        .execute(&format!("insert into {second} select i, 'before' from generate_series(1, 20) i"))
+        .await?;
+    stage.execute(&format!("alter publication {name} add table {second}")).await?;
+    stage.execute(&format!("insert into {second} values (21, 'after')")).await?;
+    wait_for_field(&stage, &second, "21", "v", "after".into()).await?;
+    stop(running).await?;
+    let expectation = crate::support::compare::Expectation::columns(&second, "id", &["id", "v"]);
+    crate::support::compare::assert_table_equals_index(
+        &stage.sql,
+        &expectation,
+        &stage.search,
+        &second,
+    )
+    .await
+}
