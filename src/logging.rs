@@ -1,5 +1,7 @@
 //! The log: to stderr, so that stdout is free for what a command prints.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
@@ -9,7 +11,11 @@ use crate::config::{LogFormat, LogSettings};
 pub fn start(settings: LogSettings) {
     let level = settings.level.as_str();
     let filter = EnvFilter::new(format!("warn,waldex={level}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let may_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(may_colour && std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // Only one log is started in a process; a second start changes nothing.
     let _ = match settings.format {
         LogFormat::Human => log.with_target(false).try_init(),
