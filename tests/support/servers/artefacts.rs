@@ -17,6 +17,9 @@ use super::locate::{self, is_reachable, say};
 
 const PLUGIN_GOAL: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy";
 
+/// How the directories of unfinished work begin.
+const PARTIAL: &str = ".partial-";
+
 /// A server that can be fetched.
 #[derive(Clone, Copy, Debug)]
 pub enum Artefact {
@@ -86,8 +89,9 @@ pub fn fetch(artefact: Artefact) -> Result<PathBuf> {
         return Ok(home);
     }
     let mvn = maven()?;
+    remove_partial(&cache);
     say(&format!("fetching {} with mvn", artefact.label()));
-    let work = tempfile::Builder::new().prefix(".partial-").tempdir_in(&cache)?;
+    let work = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&cache)?;
     let (jars, unpacked) = (work.path().join("jars"), work.path().join("unpacked"));
     for coordinates in artefact.coordinates() {
         locate::run(
@@ -107,10 +111,24 @@ pub fn fetch(artefact: Artefact) -> Result<PathBuf> {
     Ok(home)
 }
 
+/// What a fetch that was killed has left. Whoever holds the lock is the only one at work.
+fn remove_partial(cache: &Path) {
+    for entry in locate::entries(&cache.to_string_lossy()) {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(PARTIAL) {
+            // What cannot be removed is only in the way of the disk's space.
+            let _ = fs::remove_dir_all(&entry);
+        }
+    }
+}
+
 /// Whether [`fetch`] has a chance: Maven is here, or can be installed.
 fn maven() -> Result<PathBuf> {
     if let Some(mvn) = locate::which("mvn") {
         return Ok(mvn);
+    }
+    if !locate::can_install() {
+        bail!("Maven is missing");
     }
     locate::install(&["maven"]).context("Maven is missing")?;
     locate::which("mvn").context("Maven is missing after its installation")

@@ -1,11 +1,12 @@
 //! Finds the Java that Elasticsearch and OpenSearch run on.
 //!
-//! Elasticsearch 9 and OpenSearch 3 need Java 21; the lines before them are content with 17.
+//! Elasticsearch 9 and OpenSearch 3 need Java 21; the lines before them are content with 17. The best
+//! one is taken, unless `WALDEX_TEST_JAVA` names the home of another (to try the older servers).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::locate;
 
@@ -25,8 +26,17 @@ pub struct Java {
     pub major: u32,
 }
 
+/// The variable that names the Java to use, whatever else is here.
+const CHOICE: &str = "WALDEX_TEST_JAVA";
+
 /// The best Java here; installed from the system's packages if there is none and that is allowed.
 pub fn find() -> Result<Java> {
+    if let Some(home) = std::env::var_os(CHOICE).map(PathBuf::from) {
+        let chosen = usable(home).with_context(|| {
+            format!("{CHOICE} names no Java {OLDEST} or newer that the servers' user can reach")
+        });
+        return chosen;
+    }
     if let Some(java) = best() {
         return Ok(java);
     }
@@ -52,11 +62,15 @@ fn best() -> Option<Java> {
     }
     homes
         .into_iter()
-        .filter(|home| home.join("bin/java").is_file() && locate::is_reachable(home))
-        .filter_map(|home| Some(Java { major: major(&home)?, home }))
-        .filter(|java| java.major >= OLDEST)
+        .filter_map(usable)
         // One that is too new to be known comes after all that are known.
         .max_by_key(|java| (java.major <= NEWEST_KNOWN, java.major))
+}
+
+fn usable(home: PathBuf) -> Option<Java> {
+    let is_here = home.join("bin/java").is_file() && locate::is_reachable(&home);
+    let java = Java { major: is_here.then(|| major(&home))??, home };
+    (java.major >= OLDEST).then_some(java)
 }
 
 /// Reads the `release` file that every runtime carries, else asks `java -version`.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -164,6 +165,9 @@ pub fn install<S: AsRef<OsStr>>(packages: &[S]) -> Result<()> {
     if !can_install() {
         bail!("packages of the system can only be installed by root with apt-get");
     }
+    // Servers are obtained side by side, and apt-get refuses to run twice.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     say("installing packages of the system with apt-get");
     let apt = || {
         let mut command = Command::new("apt-get");

@@ -20,7 +20,7 @@ pub mod watchdog;
 
 use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use postgres::{Postgres, Version};
 use search_node::SearchNode;
@@ -74,6 +74,13 @@ impl Servers {
             let postgres = Postgres::obtain(Version::Any);
             let elasticsearch =
                 elasticsearch.join().map_err(|_| anyhow!("starting Elasticsearch panicked"))?;
+            if postgres.is_err() && elasticsearch.is_err() && locate::which("mvn").is_none() {
+                bail!(
+                    "neither PostgreSQL nor Elasticsearch can be had: install Maven and a Java {} \
+                     runtime, with which both are fetched",
+                    java::CURRENT
+                );
+            }
             Ok(Self { postgres: postgres?, elasticsearch: elasticsearch? })
         })
     }
