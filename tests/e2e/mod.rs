@@ -2,6 +2,7 @@
 
 mod changes;
 mod faults;
+mod quickstart;
 mod refusals;
 mod refusals_search;
 mod refusals_tables;
