@@ -111,15 +111,16 @@ fn report(
     })
 }
 
-/// Seconds since the newest confirmed commit while something is behind it; 0 when nothing is.
+/// Seconds since the source stood where the indices stand; 0 when it stands there still. WAL of others
+/// counts until the server says that there was nothing for us in it.
 fn lag_seconds(state: &State, lag_bytes: Option<u64>) -> Option<i64> {
     if lag_bytes == Some(0) {
         return Some(0);
     }
-    let commit_micros = state.durable_commit_time_micros? + POSTGRES_EPOCH_MICROS;
+    let as_of_micros = state.durable_as_of_micros? + POSTGRES_EPOCH_MICROS;
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().ok()?;
     let now_micros = i64::try_from(now.as_micros()).ok()?;
-    Some(((now_micros - commit_micros) / 1_000_000).max(0))
+    Some(((now_micros - as_of_micros) / 1_000_000).max(0))
 }
 
 fn print_text(report: &Value, indent: usize) {

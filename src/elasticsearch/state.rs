@@ -41,8 +41,8 @@ pub struct State {
     /// Everything before is in the indices.
     #[serde(with = "lsn_text")]
     pub durable_lsn: Lsn,
-    /// When the newest confirmed transaction was committed, microseconds since 2000-01-01 UTC.
-    pub durable_commit_time_micros: Option<i64>,
+    /// When the source stood at `durable_lsn`, microseconds since 2000-01-01 UTC.
+    pub durable_as_of_micros: Option<i64>,
     /// Who wrote this last.
     pub instance: String,
     /// By schema-qualified name.
@@ -98,7 +98,7 @@ impl State {
             publication: publication.to_owned(),
             epoch: 0,
             durable_lsn: start,
-            durable_commit_time_micros: None,
+            durable_as_of_micros: None,
             instance: String::new(),
             tables: BTreeMap::new(),
         }
@@ -323,8 +323,7 @@ impl StateStore {
         let mut next = state.clone();
         if durable.lsn() > state.durable_lsn {
             next.durable_lsn = durable.lsn();
-            next.durable_commit_time_micros =
-                durable.commit_time_micros().or(state.durable_commit_time_micros);
+            next.durable_as_of_micros = durable.as_of_micros();
         }
         self.write(&next).await?;
         *state = next;

@@ -15,6 +15,7 @@ use crate::lsn::Lsn;
 pub struct DurableLsn {
     lsn: Lsn,
     commit_time_micros: Option<i64>,
+    as_of_micros: Option<i64>,
 }
 
 impl DurableLsn {
@@ -26,6 +27,12 @@ impl DurableLsn {
     /// When the newest confirmed transaction was committed, in microseconds since 2000-01-01 UTC.
     pub fn commit_time_micros(self) -> Option<i64> {
         self.commit_time_micros
+    }
+
+    /// When the source stood there: the newest transaction's commit, or the keepalive that moved beyond it.
+    /// In microseconds since 2000-01-01 UTC.
+    pub fn as_of_micros(self) -> Option<i64> {
+        self.as_of_micros
     }
 }
 
@@ -83,16 +90,18 @@ impl Frontier {
                 break;
             }
             assert!(commit.end_lsn >= self.durable.lsn, "the durable LSN never goes back");
+            let time = Some(commit.time_micros);
             self.durable =
-                DurableLsn { lsn: commit.end_lsn, commit_time_micros: Some(commit.time_micros) };
+                DurableLsn { lsn: commit.end_lsn, commit_time_micros: time, as_of_micros: time };
             self.commits.pop_front();
         }
     }
 
-    /// The server has sent everything up to `wal_end`, and nothing of it is open or pending.
-    pub(super) fn idle_at(&mut self, wal_end: Lsn) {
+    /// The server had sent everything up to `wal_end` at that time, and nothing of it is open or pending.
+    pub(super) fn idle_at(&mut self, wal_end: Lsn, time_micros: i64) {
         if !self.frozen && self.commits.is_empty() && wal_end > self.durable.lsn {
             self.durable.lsn = wal_end;
+            self.durable.as_of_micros = Some(time_micros);
         }
     }
 }
@@ -133,13 +142,16 @@ mod tests {
     #[test]
     fn a_keepalive_counts_only_when_no_commit_waits() {
         let mut frontier = Frontier::new();
-        frontier.commit(1, Lsn::new(100), 0);
-        frontier.idle_at(Lsn::new(500));
+        frontier.commit(1, Lsn::new(100), 7);
+        frontier.idle_at(Lsn::new(500), 8);
         assert_eq!(durable(&frontier), 0);
         frontier.advance(1);
-        frontier.idle_at(Lsn::new(500));
-        frontier.idle_at(Lsn::new(400));
+        assert_eq!(frontier.durable().as_of_micros(), Some(7));
+        frontier.idle_at(Lsn::new(500), 9);
+        frontier.idle_at(Lsn::new(400), 10);
         assert_eq!(durable(&frontier), 500);
+        assert_eq!(frontier.durable().as_of_micros(), Some(9));
+        assert_eq!(frontier.durable().commit_time_micros(), Some(7));
     }
 
     #[test]
@@ -148,7 +160,7 @@ mod tests {
         frontier.freeze();
         frontier.commit(0, Lsn::new(100), 0);
         frontier.advance(9);
-        frontier.idle_at(Lsn::new(500));
+        frontier.idle_at(Lsn::new(500), 0);
         assert_eq!(durable(&frontier), 0);
     }
 }

@@ -308,11 +308,11 @@ impl Pipeline {
     /// before its answer.
     pub fn push_frame(&mut self, frame: &[u8]) -> Result<Option<Work>, PipelineError> {
         match Frame::decode(frame)? {
-            Frame::Keepalive { wal_end, reply_requested, .. } => {
+            Frame::Keepalive { wal_end, send_time_micros, reply_requested } => {
                 self.reply_requested |= reply_requested;
                 self.received = self.received.max(wal_end);
                 if self.transaction.is_none() && self.is_drained() {
-                    self.frontier.idle_at(wal_end);
+                    self.frontier.idle_at(wal_end, send_time_micros);
                 }
                 Ok(None)
             }
