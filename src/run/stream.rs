@@ -249,10 +249,15 @@ impl Streaming<'_> {
 
     async fn finish(mut self, ended: Ended) -> Result<Ended, Error> {
         self.send_status(false);
-        if let Err(error) = self.stream.finish().await {
-            debug!(%error, "the stream did not end in good order");
+        match (self.stream.finish().await, ended) {
+            (Ok(()), ended) => Ok(ended),
+            // Whether the server has seen the last status is not known: once more.
+            (Err(error), Ended::Reached) => Ok(Ended::Disconnected(error.into())),
+            (Err(error), ended) => {
+                warn!(%error, "the stream did not end in good order: its end may be sent again");
+                Ok(ended)
+            }
         }
-        Ok(ended)
     }
 }
 
