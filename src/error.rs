@@ -120,6 +120,9 @@ pub enum Error {
     /// The system refuses the signal handlers.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// The question was not answered with yes.
+    #[error("nothing was dropped: the question was not answered with \"y\"")]
+    NotConfirmed,
     /// What is printed cannot be printed.
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
@@ -143,6 +146,7 @@ impl Error {
             | Self::Configuration { .. }
             | Self::Preflight(_)
             | Self::Signals(_)
+            | Self::NotConfirmed
             | Self::Output(_)
             | Self::NeedsResync(_) => Class::Definite,
         }
@@ -179,6 +183,7 @@ impl Error {
             Self::Pipeline(PipelineError::Projection { .. }) => {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
             }
+            Self::NotConfirmed => "`waldex teardown --yes` does not ask",
             Self::Busy(_) => {
                 "a second waldex waits here until the first is gone; any other reader needs a slot of its own"
             }

@@ -12,12 +12,11 @@ use crate::settings::Settings;
 /// Drops slot and state, after a question on the terminal unless `is_sure`.
 ///
 /// # Errors
-/// The slot is in use, or a server cannot be reached.
+/// The answer is not yes, the slot is in use, or a server cannot be reached.
 pub(super) async fn teardown(settings: &Settings, is_sure: bool) -> Result<(), Error> {
     let name = &settings.postgres.slot;
     if !is_sure && !is_confirmed(name) {
-        println!("nothing was dropped");
-        return Ok(());
+        return Err(Error::NotConfirmed);
     }
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
     let had_slot = slot::inspect(&session, name).await?.is_some();
@@ -37,5 +36,6 @@ fn is_confirmed(slot: &str) -> bool {
     );
     let mut answer = String::new();
     let asked = std::io::stdout().flush().is_ok();
-    asked && std::io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "y"
+    let answered = asked && std::io::stdin().lock().read_line(&mut answer).is_ok();
+    answered && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
