@@ -13,7 +13,8 @@ GRANT USAGE ON SCHEMA {schemas} TO {role}
 
 GRANT SELECT ON TABLE {tables} TO {role}
 
--- The publication. It must exist before the slot: what happened before it existed cannot be decoded.
+-- The publication, with all tables. It must exist before the slot: what happened before it existed cannot
+-- be decoded.
 -- Partitions are published as their root.
 DO {publication_block}
 

@@ -18,12 +18,11 @@ const TEARDOWN_TEMPLATE: &str = include_str!("../../sql/teardown.sql");
 /// rights, publication, slot. Without tables there is nothing to grant or to publish, and those
 /// statements are left out.
 pub fn setup_statements(settings: &PostgresSettings, tables: &[TableSettings]) -> Vec<String> {
-    let names: Vec<String> =
-        tables.iter().map(|table| qualified(&table.schema, &table.table)).collect();
+    let names: Vec<String> = tables.iter().map(sql_name).collect();
     let schemas: BTreeSet<String> = tables.iter().map(|table| identifier(&table.schema)).collect();
     let values = [
         ("{role_block}", dollar_quoted(&role_block(&settings.user))),
-        ("{publication_block}", dollar_quoted(&publication_block(&settings.publication, &names))),
+        ("{publication_block}", dollar_quoted(&publication_block(&settings.publication, tables))),
         ("{role}", identifier(&settings.user)),
         ("{schemas}", schemas.into_iter().collect::<Vec<_>>().join(", ")),
         ("{tables}", names.join(", ")),
@@ -110,15 +109,38 @@ fn role_block(role: &str) -> String {
     )
 }
 
-fn publication_block(publication: &str, tables: &[String]) -> String {
+/// Makes the publication, or adds the tables that it lacks. A root whose partitions are published in its
+/// place is in `pg_publication_rel` only, a table of a published schema in `pg_publication_tables` only.
+fn publication_block(publication: &str, tables: &[TableSettings]) -> String {
     let (name, text) = (identifier(publication), literal(publication));
+    let names: Vec<String> = tables.iter().map(sql_name).collect();
+    let additions: String = tables
+        .iter()
+        .map(|table| {
+            let table_name = sql_name(table);
+            format!(
+                "    IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r \
+                 JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {text} \
+                 AND r.prrelid = {}::regclass)\n      \
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = {text} \
+                 AND schemaname = {} AND tablename = {}) THEN\n      \
+                 ALTER PUBLICATION {name} ADD TABLE {table_name};\n    END IF;\n",
+                literal(&table_name),
+                literal(&table.schema),
+                literal(&table.table),
+            )
+        })
+        .collect();
     format!(
-        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = \
-         {text}) THEN\n    \
-         CREATE PUBLICATION {name} FOR TABLE {} \
-         WITH (publish_via_partition_root = true);\n  END IF;\nEND",
-        tables.join(", ")
+        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {text}) THEN\n    \
+         CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);\n  \
+         ELSE\n{additions}  END IF;\nEND",
+        names.join(", ")
     )
+}
+
+fn sql_name(table: &TableSettings) -> String {
+    qualified(&table.schema, &table.table)
 }
 
 #[cfg(test)]
