@@ -1,6 +1,7 @@
 //! Tests against real servers.
 
 mod changes;
+mod commands;
 mod faults;
 mod quickstart;
 mod refusals;

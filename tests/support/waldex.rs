@@ -1,6 +1,6 @@
 //! Runs the binary under test.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +22,7 @@ pub struct Waldex {
     args: Vec<String>,
     env: Vec<(String, String)>,
     config: Option<String>,
+    input: Option<String>,
 }
 
 impl Waldex {
@@ -35,7 +36,7 @@ impl Waldex {
     /// A binary at a known place.
     pub fn at(program: PathBuf, subcommand: &str) -> Self {
         let args = vec![subcommand.to_owned()];
-        Self { program, args, env: Vec::new(), config: None }
+        Self { program, args, env: Vec::new(), config: None, input: None }
     }
 
     /// The four settings that are enough; slot and publication have the same name.
@@ -71,6 +72,13 @@ impl Waldex {
         self
     }
 
+    /// What is typed into it; without this its input is empty.
+    #[must_use]
+    pub fn input(mut self, text: &str) -> Self {
+        self.input = Some(text.to_owned());
+        self
+    }
+
     /// Starts it; both outputs are collected line by line.
     pub fn spawn(self) -> Result<Running> {
         let directory = tempfile::tempdir()?;
@@ -90,11 +98,15 @@ impl Waldex {
         let mut child = command
             .envs(self.env)
             .current_dir(directory.path())
-            .stdin(Stdio::null())
+            .stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start \"{}\"", self.program.display()))?;
+        if let (Some(text), Some(mut stdin)) = (&self.input, child.stdin.take()) {
+            // Short enough for the pipe; whether it is read is the program's affair.
+            let _ = stdin.write_all(text.as_bytes());
+        }
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let readers = vec![
             collect(child.stdout.take().context("no stdout")?, stdout.clone()),
