@@ -59,6 +59,9 @@ pub struct TableState {
     pub generation: u32,
     /// Whether every row was copied.
     pub loaded: bool,
+    /// Whether a load has begun to write `generation`.
+    #[serde(default)]
+    pub load_begun: bool,
     /// WAL flush position after the last copied chunk: once the stream has passed it, the generation is
     /// complete.
     #[serde(with = "lsn_text_option")]

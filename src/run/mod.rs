@@ -338,12 +338,15 @@ impl Run<'_> {
     ) -> Result<Loads, Error> {
         for table in &plan.tables {
             let name = table.name();
-            let Some(entry) = state.tables.get(&name).filter(|entry| !entry.loaded) else {
+            if state.tables.get(&name).is_none_or(|entry| entry.loaded) {
                 continue;
-            };
+            }
             progress.state("backfilling");
             progress.new_pipeline();
-            load::announce(&table.published, &entry.index, entry.generation);
+            start::begin_load(&self.client, table, store, state).await?;
+            if let Some(entry) = state.tables.get(&name) {
+                load::announce(&table.published, &entry.index, entry.generation);
+            }
             let began = tokio::time::Instant::now();
             let mut pipeline = self.pipeline(plan, state)?;
             let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await?;

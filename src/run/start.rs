@@ -271,6 +271,7 @@ async fn choose_generation(
         index: index.clone(),
         generation: existing.last().map_or(1, |last| last + 1),
         loaded: false,
+        load_begun: false,
         load_end_lsn: None,
         previous_generation: previous,
         readable: previous.is_none(),
@@ -278,6 +279,27 @@ async fn choose_generation(
         source: Some(source),
         refresh_recommended: false,
     })
+}
+
+/// Readies the generation that the next attempt at a load writes: one of its own. What an earlier attempt has
+/// written may have been deleted since; this one does not see it, and a change that a load has seen is skipped
+/// when the stream brings it. A request of the earlier attempt may even be on its way still.
+pub(crate) async fn begin_load(
+    client: &Client,
+    table: &PlannedTable,
+    store: &mut StateStore,
+    state: &mut State,
+) -> Result<(), Error> {
+    let Some(entry) = state.tables.get_mut(&table.name()) else { return Ok(()) };
+    if entry.load_begun {
+        index::delete(client, &entry.index, entry.generation).await?;
+        entry.generation += 1;
+    }
+    entry.load_begun = true;
+    let (index, generation, for_readers) = (entry.index.clone(), entry.generation, entry.readable);
+    store.write(state).await?;
+    index::create(client, &index, generation, &table.index_body, for_readers).await?;
+    Ok(())
 }
 
 /// The generation as it goes on with the table's definition of now; `None` if it cannot.

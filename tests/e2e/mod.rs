@@ -3,6 +3,7 @@
 mod changes;
 mod commands;
 mod faults;
+mod load;
 mod quickstart;
 mod refusals;
 mod refusals_search;
