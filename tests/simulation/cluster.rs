@@ -1,0 +1,168 @@
+//! A fake Elasticsearch: bulk requests on write aliases, with the real one's rules for versions.
+//!
+//! A delete leaves a tombstone with its version. Tombstones are kept in memory only: they expire, and a
+//! restart forgets them. That these rules are the real ones is what [`crate::support::vectors`] is for.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// How an item's version is compared with the stored one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Versioning {
+    /// No version was sent: whatever is stored is overwritten.
+    Internal,
+    /// `external`: must be higher.
+    External(i64),
+    /// `external_gte`: must not be lower.
+    ExternalGte(i64),
+}
+
+/// One item of a bulk request.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) alias: String,
+    pub(crate) id: String,
+    pub(crate) versioning: Versioning,
+    /// None is a delete.
+    pub(crate) source: Option<Value>,
+}
+
+/// What is stored under an id.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) version: i64,
+    /// None is a tombstone.
+    pub(crate) source: Option<Value>,
+    /// When it was written.
+    pub(crate) at: u64,
+    /// Its place in the order of arrival.
+    pub(crate) arrival: u64,
+}
+
+/// Documents behind a write alias.
+pub(crate) type Index = BTreeMap<String, Stored>;
+
+/// What an item is answered: its status and, if it failed, the error's type.
+pub(crate) type Answered = (u16, Option<&'static str>);
+
+/// The cluster.
+#[derive(Clone, Default)]
+pub(crate) struct Cluster {
+    pub(crate) indices: BTreeMap<String, Index>,
+    /// Texts that a mapping does not take; once the operator has corrected it, it does.
+    pub(crate) takes_poison: bool,
+    pub(crate) now: u64,
+    arrivals: u64,
+}
+
+/// Elasticsearch takes no longer ids, and refuses the request.
+const ID_BYTES_MAX: usize = 512;
+
+impl Cluster {
+    pub(crate) fn create(&mut self, alias: &str) {
+        self.indices.entry(alias.to_owned()).or_default();
+    }
+
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Reads a body as the server does; a malformed one is refused as a whole.
+    pub(crate) fn parse(body: &[u8]) -> Result<Vec<Item>, u16> {
+        let mut lines = body.split(|&byte| byte == b'\n');
+        let mut items = Vec::new();
+        while let Some(action) = lines.next().filter(|line| !line.is_empty()) {
+            let action: Value = serde_json::from_slice(action).map_err(|_| 400_u16)?;
+            let (verb, meta) = action.as_object().and_then(|o| o.iter().next()).ok_or(400_u16)?;
+            let text = |name: &str| meta[name].as_str().map(str::to_owned).ok_or(400_u16);
+            let source = match verb.as_str() {
+                "index" => {
+                    let line = lines.next().ok_or(400_u16)?;
+                    Some(serde_json::from_slice(line).map_err(|_| 400_u16)?)
+                }
+                "delete" => None,
+                _ => return Err(400),
+            };
+            let id = text("_id")?;
+            if id.is_empty() || id.len() > ID_BYTES_MAX {
+                return Err(400);
+            }
+            let versioning = versioning(meta)?;
+            items.push(Item { alias: text("_index")?, id, versioning, source });
+        }
+        Ok(items)
+    }
+
+    /// Applies one item.
+    pub(crate) fn apply(&mut self, item: &Item) -> Answered {
+        let Some(index) = self.indices.get_mut(&item.alias) else {
+            return (404, Some("index_not_found_exception"));
+        };
+        let is_poison = |source: &Value| source["text"] == "poison";
+        if !self.takes_poison && item.source.as_ref().is_some_and(is_poison) {
+            return (400, Some("document_parsing_exception"));
+        }
+        let stored = index.get(&item.id);
+        let version = stored.map(|stored| stored.version);
+        let next = match item.versioning {
+            Versioning::Internal => version.map_or(1, |version| version + 1),
+            Versioning::External(new) if version.is_some_and(|version| new <= version) => {
+                return (409, Some("version_conflict_engine_exception"));
+            }
+            Versioning::ExternalGte(new) if version.is_some_and(|version| new < version) => {
+                return (409, Some("version_conflict_engine_exception"));
+            }
+            Versioning::External(new) | Versioning::ExternalGte(new) => new,
+        };
+        let existed = stored.is_some_and(|stored| stored.source.is_some());
+        let status = match (&item.source, existed) {
+            (Some(_), true) | (None, true) => 200,
+            (Some(_), false) => 201,
+            (None, false) => 404,
+        };
+        self.arrivals += 1;
+        let (source, at, arrival) = (item.source.clone(), self.now, self.arrivals);
+        index.insert(item.id.clone(), Stored { version: next, source, at, arrival });
+        (status, None)
+    }
+
+    /// The answer's body.
+    pub(crate) fn answer(items: &[Item], answered: &[Answered]) -> Vec<u8> {
+        let item = |(item, (status, error)): (&Item, &Answered)| {
+            let verb = if item.source.is_some() { "index" } else { "delete" };
+            match error {
+                Some(kind) => json!({verb: {"status": status, "error": {"type": kind}}}),
+                None => json!({verb: {"status": status}}),
+            }
+        };
+        let items: Vec<Value> = items.iter().zip(answered).map(item).collect();
+        json!({"items": items}).to_string().into_bytes()
+    }
+
+    /// Forgets tombstones older than `kept`.
+    pub(crate) fn expire_tombstones(&mut self, kept: u64) {
+        let now = self.now;
+        for index in self.indices.values_mut() {
+            index.retain(|_, stored| stored.source.is_some() || stored.at + kept >= now);
+        }
+    }
+
+    /// Restarts: every document is still there; of tombstones, those that `keeps` says (they may be in
+    /// what was not yet committed to disk, and so be read again).
+    pub(crate) fn restart(&mut self, mut keeps: impl FnMut() -> bool) {
+        for index in self.indices.values_mut() {
+            index.retain(|_, stored| stored.source.is_some() || keeps());
+        }
+    }
+}
+
+fn versioning(meta: &Value) -> Result<Versioning, u16> {
+    let Some(version) = meta.get("version") else { return Ok(Versioning::Internal) };
+    let version = version.as_i64().filter(|version| *version >= 0).ok_or(400_u16)?;
+    match meta["version_type"].as_str() {
+        Some("external") => Ok(Versioning::External(version)),
+        Some("external_gte") => Ok(Versioning::ExternalGte(version)),
+        _ => Err(400),
+    }
+}
