@@ -11,4 +11,5 @@ mod refusals_tables;
 mod resync;
 mod schema;
 mod smoke_servers;
+mod vectors;
 mod visibility;

@@ -49,7 +49,8 @@ pub(crate) type Answered = (u16, Option<&'static str>);
 /// The cluster.
 #[derive(Clone, Default)]
 pub(crate) struct Cluster {
-    pub(crate) indices: BTreeMap<String, Index>,
+    indices: BTreeMap<String, Index>,
+    aliases: BTreeMap<String, String>,
     /// Texts that a mapping does not take; once the operator has corrected it, it does.
     pub(crate) takes_poison: bool,
     pub(crate) now: u64,
@@ -60,8 +61,15 @@ pub(crate) struct Cluster {
 const ID_BYTES_MAX: usize = 512;
 
 impl Cluster {
-    pub(crate) fn create(&mut self, alias: &str) {
-        self.indices.entry(alias.to_owned()).or_default();
+    /// Creates an index with its write alias; one that is there is left as it is.
+    pub(crate) fn create(&mut self, alias: &str, index: &str) {
+        self.indices.entry(index.to_owned()).or_default();
+        self.aliases.insert(alias.to_owned(), index.to_owned());
+    }
+
+    /// What is behind a write alias.
+    pub(crate) fn documents(&self, alias: &str) -> Option<&Index> {
+        self.indices.get(self.aliases.get(alias)?)
     }
 
     pub(crate) fn arrivals(&self) -> u64 {
@@ -85,7 +93,7 @@ impl Cluster {
                 _ => return Err(400),
             };
             let id = text("_id")?;
-            if id.is_empty() || id.len() > ID_BYTES_MAX {
+            if id.len() > ID_BYTES_MAX {
                 return Err(400);
             }
             let versioning = versioning(meta)?;
@@ -96,9 +104,16 @@ impl Cluster {
 
     /// Applies one item.
     pub(crate) fn apply(&mut self, item: &Item) -> Answered {
-        let Some(index) = self.indices.get_mut(&item.alias) else {
+        // `require_alias` does not hold for deletes, and with an external version they create an index.
+        let Some(name) =
+            self.aliases.get(&item.alias).or(item.source.is_none().then_some(&item.alias))
+        else {
             return (404, Some("index_not_found_exception"));
         };
+        let index = self.indices.entry(name.clone()).or_default();
+        if item.id.is_empty() {
+            return (400, Some("illegal_argument_exception"));
+        }
         let is_poison = |source: &Value| source["text"] == "poison";
         if !self.takes_poison && item.source.as_ref().is_some_and(is_poison) {
             return (400, Some("document_parsing_exception"));

@@ -93,7 +93,7 @@ pub(crate) fn at_rest(world: &World, crashed: bool) -> Result<(), Violation> {
 
 fn index_of<'w>(world: &'w World, state: &State, table: Shape) -> Option<&'w Index> {
     let generation = state.tables.get(&table)?.generation;
-    world.cluster.indices.get(&table.alias(generation))
+    world.cluster.documents(&table.alias(generation))
 }
 
 fn differences(

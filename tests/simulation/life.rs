@@ -119,7 +119,8 @@ fn new_generation(world: &mut World, table: Shape) {
 
 fn create_indices(world: &mut World) {
     for (table, entry) in world.state.iter().flat_map(|state| &state.tables) {
-        world.cluster.create(&table.alias(entry.generation));
+        let index = table.index(entry.generation);
+        world.cluster.create(&table.alias(entry.generation), &index);
     }
 }
 

@@ -19,6 +19,7 @@ mod requests;
 mod shape;
 mod source;
 mod stream;
+mod vectors;
 mod wire;
 mod workload;
 mod world;

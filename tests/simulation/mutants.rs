@@ -152,7 +152,7 @@ pub(crate) fn reselected(
         Some(Mutant::ToastMissing) => None,
         Some(Mutant::ToastFromDocument) => {
             let generation = world.state.as_ref()?.tables.get(&table)?.generation;
-            let index = world.cluster.indices.get(&table.alias(generation))?;
+            let index = world.cluster.documents(&table.alias(generation))?;
             let stored = index.get(&table.id(key)).and_then(|stored| stored.source.as_ref());
             match stored.and_then(|source| source.get("large")).and_then(Value::as_str) {
                 Some(large) => Some(vec![Some(large.as_bytes().to_vec()); columns]),

@@ -118,8 +118,12 @@ impl Shape {
         }
     }
 
+    pub(crate) fn index(self, generation: u32) -> String {
+        format!("{}-{generation:06}", self.name())
+    }
+
     pub(crate) fn alias(self, generation: u32) -> String {
-        format!("{}-{generation:06}-write", self.name())
+        format!("{}-write", self.index(generation))
     }
 
     pub(crate) fn plan(self, generation: u32) -> TablePlan {

@@ -191,7 +191,7 @@ impl<'w> Stream<'w> {
         self.world.count("truncate");
         let mut items = VecDeque::new();
         for alias in truncate.write_aliases {
-            let live = self.world.cluster.indices.get(&alias).into_iter().flatten();
+            let live = self.world.cluster.documents(&alias).into_iter().flatten();
             let live = live.filter(|(_, stored)| stored.source.is_some());
             items.extend(live.map(|(id, _)| Item {
                 alias: alias.clone(),

@@ -270,7 +270,7 @@ impl World {
 
     /// P2's stated limit: a late duplicate after another write of the same transaction.
     fn is_beyond_promise(&self, item: &Item, arrivals_before: u64) -> bool {
-        let stored = self.cluster.indices.get(&item.alias).and_then(|index| index.get(&item.id));
+        let stored = self.cluster.documents(&item.alias).and_then(|index| index.get(&item.id));
         stored.is_some_and(|stored| {
             item.versioning == Versioning::ExternalGte(stored.version)
                 && stored.arrival > arrivals_before

@@ -12,5 +12,6 @@ pub mod search;
 pub mod servers;
 pub mod sql;
 pub mod stage;
+pub mod vectors;
 pub mod wait;
 pub mod waldex;

@@ -51,12 +51,27 @@ impl Search {
         path: &str,
         body: Option<Value>,
     ) -> Result<(u16, Value)> {
+        let body = body.map(|body| body.to_string());
+        self.send(method, path, body, "application/json").await
+    }
+
+    /// Sends a bulk request, as waldex does; the answer's status and its body.
+    pub async fn bulk(&self, lines: String) -> Result<(u16, Value)> {
+        let path = "/_bulk?require_alias=true";
+        self.send(Method::Post, path, Some(lines), "application/x-ndjson").await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        content_type: &'static str,
+    ) -> Result<(u16, Value)> {
         let mut headers = HeaderMap::new();
         // The client's own media types name a version of Elasticsearch, which OpenSearch refuses.
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(CONTENT_TYPE, json.clone());
-        headers.insert(ACCEPT, json);
-        let body = body.map(|body| body.to_string());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let response = self
             .transport
             .send(method, path, headers, None::<&()>, body, None)
