@@ -252,6 +252,10 @@ pub struct CommonArgs {
     /// What a lost slot does: stop [env: WALDEX_ON_SLOT_LOST]
     #[arg(long, global = true, value_name = "stop", help_heading = FLOW)]
     pub on_slot_lost: Option<String>,
+    /// Where /live, /ready, /status and /metrics are served; default 127.0.0.1:9187, none if that is taken
+    /// [env: WALDEX_ADMIN_LISTEN]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", help_heading = FLOW)]
+    pub admin_listen: Option<String>,
     /// human or json; default: human on a terminal, else json [env: WALDEX_LOG_FORMAT]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -298,6 +302,7 @@ impl CommonArgs {
             ("--shutdown-grace", &self.shutdown_grace),
             ("--on-rejected", &self.on_rejected),
             ("--on-slot-lost", &self.on_slot_lost),
+            ("--admin-listen", &self.admin_listen),
         ];
         let mut out: Vec<(&'static str, Vec<String>)> = single
             .into_iter()

@@ -38,6 +38,7 @@
 //! Shell: [`cli`], [`config`] → [`settings`], [`run`] (life of the process), [`postgres`], [`elasticsearch`].
 //! Core: [`pgoutput`], [`document`], [`bulk`], [`pipeline`]. [`error`] joins and classifies every error.
 
+pub mod admin;
 pub mod bulk;
 pub mod cli;
 pub mod commands;
@@ -47,6 +48,7 @@ pub mod elasticsearch;
 pub mod error;
 pub mod logging;
 pub mod lsn;
+mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::admin::AdminSettings;
+
 /// A value that never appears in a log, an error or a `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -43,6 +45,8 @@ pub struct Settings {
     pub memory_budget_bytes: usize,
     /// How long a stop may take to drain what is in flight (`shutdown_grace`).
     pub shutdown_grace: Duration,
+    /// Where the admin server listens (`admin.listen`).
+    pub admin: AdminSettings,
     /// The configured tables; empty means every table of the publication, under its own name.
     pub tables: Vec<TableSettings>,
 }

@@ -69,7 +69,7 @@ fn running_word(state: &State, slot: Option<&SlotFacts>) -> &'static str {
     let is_active = slot.is_some_and(|slot| slot.active_pid.is_some());
     match (is_active, state.tables.values().all(|table| table.loaded)) {
         (_, false) => "backfilling",
-        (true, true) => "streaming",
+        (true, true) => "live",
         (false, true) => "stopped",
     }
 }

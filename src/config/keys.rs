@@ -188,8 +188,10 @@ pub(super) static SHUTDOWN_GRACE: Key = quantity(
 pub(super) static ON_REJECTED: Key = text("on_rejected", "--on-rejected", "WALDEX_ON_REJECTED");
 pub(super) static ON_SLOT_LOST: Key = text("on_slot_lost", "--on-slot-lost", "WALDEX_ON_SLOT_LOST");
 
+pub(super) static ADMIN_LISTEN: Key = text("admin.listen", "--admin-listen", "WALDEX_ADMIN_LISTEN");
+
 /// All of them, in the order of the documentation.
-pub(super) static ALL: [&Key; 24] = [
+pub(super) static ALL: [&Key; 25] = [
     &POSTGRES_URL,
     &POSTGRES_PASSWORD,
     &POSTGRES_PASSWORD_FILE,
@@ -214,22 +216,22 @@ pub(super) static ALL: [&Key; 24] = [
     &SHUTDOWN_GRACE,
     &ON_REJECTED,
     &ON_SLOT_LOST,
+    &ADMIN_LISTEN,
 ];
 
 /// Top-level keys that are no scalars.
-pub(super) const SECTIONS: [&str; 3] = ["postgres", "elasticsearch", "tables"];
+pub(super) const SECTIONS: [&str; 4] = ["postgres", "elasticsearch", "admin", "tables"];
 
 /// Keys of one entry of `tables`.
 pub(super) const TABLE_KEYS: [&str; 8] =
     ["table", "index", "columns", "exclude", "rename", "computed", "settings", "mappings"];
 
 /// Keys that the product knows and this version has not, by path without list positions.
-pub(super) const NOT_YET: [&str; 9] = [
+pub(super) const NOT_YET: [&str; 8] = [
     "elasticsearch.circuit_breaker",
     "elasticsearch.cloud_id",
     "elasticsearch.client_cert",
     "elasticsearch.client_key",
-    "admin",
     "tables[].where",
     "tables[].routing",
     "tables[].lifecycle",

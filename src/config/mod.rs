@@ -23,6 +23,7 @@ mod value;
 mod yaml;
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,11 +33,15 @@ use yaml::FileText;
 pub use logging::{LogFormat, LogLevel, LogSettings, load_logging};
 pub use problem::{ConfigErrors, Place, Problem};
 
+use crate::admin::AdminSettings;
 use crate::cli::CommonArgs;
 use crate::settings::{Host, PostgresSettings, Secret, Settings, SslMode};
 
 /// The variable that names the configuration file.
 const CONFIG_VARIABLE: &str = "WALDEX_CONFIG";
+
+/// Where the admin server listens if nothing is stated.
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9187);
 
 /// PostgreSQL's limit for names, in bytes (`NAMEDATALEN - 1`).
 const NAME_BYTES_MAX: usize = 63;
@@ -98,6 +103,7 @@ fn resolve(layers: &mut Layers<'_>) -> Result<Settings, Noted> {
     let shutdown_grace = layers.quantity(&keys::SHUTDOWN_GRACE);
     let on_rejected = only_choice(layers, &keys::ON_REJECTED, "halt", "dead_letter");
     let on_slot_lost = only_choice(layers, &keys::ON_SLOT_LOST, "stop", "rebuild");
+    let admin = admin(layers);
     let entries = std::mem::take(&mut layers.file.tables);
     let tables = tables::resolve(entries, &mut layers.problems);
     on_rejected?;
@@ -107,6 +113,7 @@ fn resolve(layers: &mut Layers<'_>) -> Result<Settings, Noted> {
         elasticsearch: elasticsearch?,
         memory_budget_bytes: memory_budget?,
         shutdown_grace: Duration::from_millis(shutdown_grace?),
+        admin: admin?,
         tables,
     })
 }
@@ -202,6 +209,20 @@ fn publication(layers: &mut Layers<'_>) -> Result<String, Noted> {
         return Err(layers.refuse(&keys::PUBLICATION, &given, complaint));
     }
     Ok(given.text)
+}
+
+/// On loopback unless it is stated: what it shows is for those who operate the machine.
+fn admin(layers: &mut Layers<'_>) -> Result<AdminSettings, Noted> {
+    let Some(given) = layers.find(&keys::ADMIN_LISTEN)? else {
+        return Ok(AdminSettings { listen: ADMIN_DEFAULT, is_given: false });
+    };
+    match given.text.parse() {
+        Ok(listen) => Ok(AdminSettings { listen, is_given: listen != ADMIN_DEFAULT }),
+        Err(_) => {
+            let complaint = "is no address and port, as in 127.0.0.1:9187 or [::1]:9187";
+            Err(layers.refuse(&keys::ADMIN_LISTEN, &given, complaint))
+        }
+    }
 }
 
 /// The budget must hold one whole request, or a full one could never be built.

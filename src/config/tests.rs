@@ -142,7 +142,7 @@ elasticsearch:
   circuit_breaker: {min_requests: 3}
   password: 0123
 on_rejected: dead_letter
-admin: {listen: 127.0.0.1:9187}
+admin: {listen: \"9187\"}
 telemetry: on
 tables:
   - table: public.users
@@ -166,9 +166,9 @@ tables:
             "w.yaml:13:3: \"circuit_breaker\" is not in this version",
             "w.yaml:14:13: \"password\" must be text; put it in quotes",
             "w.yaml:15:14: on_rejected: \"dead_letter\" is not in this version; \"halt\" is",
-            "w.yaml:16:1: \"admin\" is not in this version",
+            "w.yaml:16:17: listen: \"9187\" is no address and port, as in 127.0.0.1:9187 or [::1]:9187",
             "w.yaml:17:1: unknown key \"telemetry\" (known here: memory_budget, shutdown_grace, \
-         on_rejected, on_slot_lost, postgres, elasticsearch, tables)",
+         on_rejected, on_slot_lost, postgres, elasticsearch, admin, tables)",
             "w.yaml:20:5: \"where\" is not in this version",
             "w.yaml:21:19: \"id\" is listed twice",
             "w.yaml:22:14: \"email\" is renamed but not among the columns that are indexed",

@@ -121,7 +121,7 @@ impl Walk<'_> {
         }
         for entry in self.mapping(root, "the configuration") {
             match entry.name.as_str() {
-                "postgres" | "elasticsearch" => self.section(&entry, file),
+                "postgres" | "elasticsearch" | "admin" => self.section(&entry, file),
                 "tables" => file.tables = self.tables(&entry),
                 _ => self.setting("", &entry, file),
             }

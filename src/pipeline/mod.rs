@@ -168,6 +168,20 @@ pub struct Counters {
     pub reselected: u64,
 }
 
+impl Counters {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            transactions: self.transactions + other.transactions,
+            applied: self.applied + other.applied,
+            superseded: self.superseded + other.superseded,
+            reselected: self.reselected + other.reselected,
+        }
+    }
+}
+
 enum Stalled {
     /// The change's payload, to be looked at again when the columns are there.
     Reselect {

@@ -13,14 +13,17 @@ pub mod shutdown;
 pub mod start;
 mod stream;
 pub mod tables;
+pub mod vitals;
 mod work;
 mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::admin::{self, AdminSettings};
 use crate::cli::{Reload, Until};
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::retry::Backoff;
@@ -29,7 +32,7 @@ use crate::elasticsearch::writer::Writer;
 use crate::error::{Class, Error};
 use crate::lsn::Lsn;
 use crate::pipeline::{self, BatchLimits, Epoch, Limits, Pipeline};
-use crate::postgres::replication::Replication;
+use crate::postgres::replication::{Replication, ReplicationStream};
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::{catalog, preflight};
 use crate::settings::Settings;
@@ -41,6 +44,7 @@ use recorder::Recorder;
 use shutdown::Shutdown;
 use stream::{Clock, Ended, Streaming};
 use tables::Plan;
+use vitals::{State as RunState, Vitals};
 use work::Working;
 
 /// How long the servers may take to be there at the start: they may be starting, too. Later outages
@@ -80,7 +84,8 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
 /// # Errors
 /// What ends the run for good, with its remedy.
 pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> Result<(), Error> {
-    let mut progress = Progress::new();
+    let (mut progress, vitals) = Progress::new();
+    serve_admin(settings, vitals).await?;
     let client = Client::new(&settings.elasticsearch)?;
     let instance = format!("{:016x}", rand::random::<u64>());
     let store = StateStore::new(client.clone(), &settings.postgres.slot, instance);
@@ -92,6 +97,22 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
     let lanes = Lanes::start(&writer, settings.elasticsearch.concurrency);
     let mut run = Run { settings, client, store, writer, lanes, clock: Clock::start(), shutdown };
     run.live(started, &mut progress).await
+}
+
+/// An address nobody asked for may be taken, as by another waldex on this machine.
+async fn serve_admin(settings: &Settings, vitals: watch::Receiver<Vitals>) -> Result<(), Error> {
+    let AdminSettings { listen, is_given } = settings.admin;
+    match admin::start(listen, vitals).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_given => Err(Error::Configuration {
+            what: format!("the admin server cannot listen on {listen}: {error}"),
+            fix: "set admin.listen to an address of this machine that is free".to_owned(),
+        }),
+        Err(error) => {
+            info!(%listen, %error, "no admin server: set admin.listen to have one");
+            Ok(())
+        }
+    }
 }
 
 struct Started {
@@ -192,7 +213,7 @@ impl Run<'_> {
                     error
                 }
                 Life::Outplanned(table) => {
-                    progress.state("planning");
+                    progress.state(RunState::Planning);
                     info!(table, "the table is not as it was planned: planning again");
                     let Some(started) = self.plan_again().await? else { return Ok(()) };
                     (plan, state, store) = (started.plan, started.state, started.store);
@@ -204,7 +225,7 @@ impl Run<'_> {
                 backoff = Backoff::default();
             }
             let pause = backoff.next(None).min(RECONNECT_MAX);
-            progress.state("reconnecting");
+            progress.state(RunState::Reconnecting);
             warn!(%error, remedy = error.remedy(), ?pause, "Postgres is out of reach, trying on");
             tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),
@@ -231,7 +252,7 @@ impl Run<'_> {
         progress: &mut Progress,
     ) -> Result<Life, Error> {
         let opened = self.open(session, plan, &mut store, &mut state, progress).await;
-        let (session, stream) = match opened {
+        let Opened { session, stream, live_from } = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(Life::Over),
             Err(error) if error.class() == Class::Transient => {
@@ -239,8 +260,7 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        progress.state("streaming");
-        progress.new_pipeline();
+        progress.streams(live_from);
         let mut pipeline = self.pipeline(plan, &state)?;
         let search = Some((self.client.clone(), self.writer.clone()));
         let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await;
@@ -268,7 +288,9 @@ impl Run<'_> {
             until,
             grace: self.settings.shutdown_grace,
         };
-        match Box::pin(streaming.run()).await? {
+        let ended = Box::pin(streaming.run()).await?;
+        progress.pipeline_ends(&pipeline);
+        match ended {
             Ended::Reached => {
                 info!(confirmed = %recorder.recorded().lsn(), "reached the position asked for");
                 Ok(Life::Over)
@@ -286,7 +308,7 @@ impl Run<'_> {
                 }
             }
             Ended::Disconnected(error) => {
-                progress.state("reconnecting");
+                progress.reconnects();
                 warn!(%error, remedy = error.remedy(), "the stream of changes broke off");
                 self.settle(&mut pipeline, progress).await?;
                 let mut stop = self.shutdown.clone();
@@ -308,7 +330,7 @@ impl Run<'_> {
         store: &mut StateStore,
         state: &mut State,
         progress: &mut Progress,
-    ) -> Result<Option<(Session, crate::postgres::replication::ReplicationStream)>, Error> {
+    ) -> Result<Option<Opened>, Error> {
         let postgres = &self.settings.postgres;
         let session = match session {
             Some(session) => session,
@@ -325,7 +347,7 @@ impl Run<'_> {
         }
         // From the slot's own position: ours could lie beyond a failed-over server's, which then skips.
         let stream = replication.start(&postgres.slot, &postgres.publication, Lsn::ZERO).await?;
-        Ok(Some((session, stream)))
+        Ok(Some(Opened { session, stream, live_from: source.system.flush_lsn }))
     }
 
     async fn load_missing(
@@ -341,8 +363,7 @@ impl Run<'_> {
             if state.tables.get(&name).is_none_or(|entry| entry.loaded) {
                 continue;
             }
-            progress.state("backfilling");
-            progress.new_pipeline();
+            progress.state(RunState::Backfilling);
             start::begin_load(&self.client, table, store, state).await?;
             if let Some(entry) = state.tables.get(&name) {
                 load::announce(&table.published, &entry.index, entry.generation);
@@ -359,9 +380,9 @@ impl Run<'_> {
                 clock: self.clock,
             };
             let loaded = Box::pin(loading.run(&table.published)).await;
-            let Loaded::Whole { rows, snapshot } =
-                self.settled(loaded, &mut pipeline, progress).await?
-            else {
+            let loaded = self.settled(loaded, &mut pipeline, progress).await;
+            progress.pipeline_ends(&pipeline);
+            let Loaded::Whole { rows, snapshot } = loaded? else {
                 return Ok(Loads::Stopped);
             };
             let end = catalog::flush_lsn(session).await?;
@@ -433,6 +454,14 @@ impl Run<'_> {
     }
 }
 
+/// A stream that has begun.
+struct Opened {
+    session: Session,
+    stream: ReplicationStream,
+    /// Where the source was then.
+    live_from: Lsn,
+}
+
 /// How one connection's life ended.
 enum Life {
     /// The run is over: the position was reached, or a stop was asked for.
@@ -451,7 +480,6 @@ enum Loads {
 
 /// Microseconds since 2000-01-01 UTC, as the protocol wants them; only shown by the server.
 fn postgres_now_micros() -> i64 {
-    const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or(0)
+    i64::try_from(since.saturating_sub(progress::POSTGRES_EPOCH).as_micros()).unwrap_or(0)
 }

@@ -1,47 +1,97 @@
-//! What the log says while waldex runs: one line every ten seconds, and one for each change of state.
+//! What the log says while waldex runs: one line every ten seconds, and one for each change of state. The same
+//! goes to the admin server as [`Vitals`].
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::vitals::{Movement, State, Vitals};
 use crate::elasticsearch::writer::Waiting;
 use crate::lsn::Lsn;
-use crate::pipeline::{LaneId, Pipeline};
+use crate::pipeline::{Counters, LaneId, Pipeline};
 
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// From 1970 to 2000, from which Postgres counts.
+pub(crate) const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// Remembers what was last said.
 pub(crate) struct Progress {
     said_at: Instant,
-    rows: u64,
-    applied: u64,
-    waiting_lanes: Vec<LaneId>,
-    state: &'static str,
+    rows_said: u64,
+    /// Of the pipelines before the present one.
+    before: Counters,
+    waiting: Vec<(LaneId, String)>,
+    state: State,
+    said_state: State,
+    /// Where the source was when the stream began: reached, it is live.
+    live_from: Lsn,
+    movement: Movement,
+    vitals: Vitals,
+    publish: watch::Sender<Vitals>,
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// With the channel that the admin server reads.
+    pub(crate) fn new() -> (Self, watch::Receiver<Vitals>) {
+        let (publish, published) = watch::channel(Vitals::new());
+        let progress = Self {
             said_at: Instant::now(),
-            rows: 0,
-            applied: 0,
-            waiting_lanes: Vec::new(),
-            state: "starting",
-        }
+            rows_said: 0,
+            before: Counters::default(),
+            waiting: Vec::new(),
+            state: State::Starting,
+            said_state: State::Starting,
+            live_from: Lsn::ZERO,
+            movement: Movement::new(),
+            vitals: Vitals::new(),
+            publish,
+        };
+        (progress, published)
     }
 
     /// A change of state is a line of its own.
-    pub(crate) fn state(&mut self, state: &'static str) {
-        if self.state != state {
-            info!(state, before = self.state, "state");
-            self.state = state;
-        }
+    pub(crate) fn state(&mut self, state: State) {
+        self.state = state;
+        self.say_state(state);
     }
 
-    /// Counters start again with each pipeline.
-    pub(crate) fn new_pipeline(&mut self) {
-        self.rows = 0;
-        self.applied = 0;
+    /// A stream begins that will be live once it has come to `live_from`.
+    pub(crate) fn streams(&mut self, live_from: Lsn) {
+        self.live_from = live_from;
+        self.state(State::CatchingUp);
+    }
+
+    /// The stream broke off.
+    pub(crate) fn reconnects(&mut self) {
+        self.vitals.reconnects += 1;
+        self.state(State::Reconnecting);
+    }
+
+    fn say_state(&mut self, stuck_or_state: State) {
+        let waits = stuck_or_state != State::Stuck && !self.waiting.is_empty();
+        let shown = if waits { State::Backpressure } else { stuck_or_state };
+        let reason = self.waiting.first().map(|(_, reason)| reason.clone());
+        if shown != self.said_state {
+            info!(state = shown.name(), before = self.said_state.name(), reason, "state");
+            self.said_state = shown;
+        }
+        self.vitals.state = shown;
+        self.vitals.reason = reason;
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.vitals.at = Instant::now();
+        self.publish.send_replace(self.vitals.clone());
+    }
+
+    /// Counters start again with each pipeline; what this one counted is kept.
+    pub(crate) fn pipeline_ends(&mut self, pipeline: &Pipeline) {
+        self.before = self.before.plus(pipeline.counters());
+        self.vitals.counters = self.before;
     }
 
     pub(crate) fn lane_waits(&mut self, lane: LaneId, waiting: &Waiting) {
@@ -52,48 +102,80 @@ impl Progress {
             pause_ms = u64::try_from(waiting.pause.as_millis()).unwrap_or(u64::MAX),
             "the cluster does not take a bulk, trying on"
         );
-        if !self.waiting_lanes.contains(&lane) {
-            self.waiting_lanes.push(lane);
-        }
-        self.state("backpressure");
+        self.waiting.retain(|(other, _)| *other != lane);
+        self.waiting.push((lane, waiting.reason.clone()));
+        self.say_state(self.state);
     }
 
     pub(crate) fn lane_is_well(&mut self, lane: LaneId) {
-        if self.waiting_lanes.is_empty() {
+        if self.waiting.is_empty() {
             return;
         }
-        self.waiting_lanes.retain(|waiting| *waiting != lane);
-        if self.waiting_lanes.is_empty() {
-            self.state("streaming");
+        self.waiting.retain(|(waiting, _)| *waiting != lane);
+        self.say_state(self.state);
+    }
+
+    /// Takes the measure of the run, and says where things stand if it is time. Call it about once a second.
+    pub(crate) fn tick(&mut self, pipeline: &Pipeline, confirmed: Lsn) {
+        self.measure(pipeline, confirmed);
+        let now = Instant::now();
+        if self.state == State::CatchingUp && pipeline.durable().lsn() >= self.live_from {
+            self.state = State::Live;
+        }
+        let vitals = &self.vitals;
+        let is_idle = pipeline.is_drained() && pipeline.wants_frame();
+        let (received, durable) = (vitals.received, vitals.durable);
+        let stands = self.movement.is_stuck(&vitals.counters, received, durable, is_idle, now);
+        let is_stuck = stands && self.waiting.is_empty();
+        self.say_state(if is_stuck { State::Stuck } else { self.state });
+        let elapsed = self.said_at.elapsed();
+        if elapsed >= INTERVAL {
+            self.say(elapsed);
         }
     }
 
-    /// Says where things stand, if it is time.
-    pub(crate) fn tick(&mut self, pipeline: &Pipeline, confirmed: Lsn) {
-        let elapsed = self.said_at.elapsed();
-        if elapsed < INTERVAL {
-            return;
-        }
-        let counters = pipeline.counters();
-        let per_second = (counters.rows.saturating_sub(self.rows)) * 1000
-            / u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    fn measure(&mut self, pipeline: &Pipeline, confirmed: Lsn) {
+        let durable = pipeline.durable();
+        let vitals = &mut self.vitals;
+        vitals.counters = self.before.plus(pipeline.counters());
+        vitals.bytes_in_flight = pipeline.bytes_in_flight();
+        vitals.requests_in_flight = pipeline.requests_in_flight();
+        vitals.received = pipeline.received();
+        vitals.durable = durable.lsn();
+        vitals.confirmed = confirmed;
+        let is_behind = !pipeline.is_drained() || pipeline.in_transaction();
+        let age = durable.commit_time_micros().filter(|_| is_behind).map(age_seconds);
+        vitals.lag_seconds = age.unwrap_or(0);
+    }
+
+    fn say(&mut self, elapsed: Duration) {
+        let Vitals { counters, .. } = self.vitals;
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
         info!(
-            state = self.state,
+            state = self.said_state.name(),
             rows = counters.rows,
-            rows_per_second = per_second,
+            rows_per_second = counters.rows.saturating_sub(self.rows_said) * 1000 / milliseconds,
             transactions = counters.transactions,
             applied = counters.applied,
             superseded = counters.superseded,
             reselected = counters.reselected,
-            bytes_in_flight = pipeline.bytes_in_flight(),
-            requests_in_flight = pipeline.requests_in_flight(),
-            received = %pipeline.received(),
-            confirmed = %confirmed,
-            lag_bytes = pipeline.received().bytes_since(confirmed),
+            bytes_in_flight = self.vitals.bytes_in_flight,
+            requests_in_flight = self.vitals.requests_in_flight,
+            received = %self.vitals.received,
+            confirmed = %self.vitals.confirmed,
+            lag_bytes = self.vitals.lag_bytes(),
+            lag_seconds = self.vitals.lag_seconds,
             "progress"
         );
         self.said_at = Instant::now();
-        self.rows = counters.rows;
-        self.applied = counters.applied;
+        self.rows_said = counters.rows;
     }
+}
+
+/// Seconds since a commit, by its time in microseconds since 2000-01-01 UTC.
+fn age_seconds(commit_time_micros: i64) -> u64 {
+    let since_2000 =
+        SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(POSTGRES_EPOCH);
+    let committed = Duration::from_micros(u64::try_from(commit_time_micros).unwrap_or(0));
+    since_2000.saturating_sub(committed).as_secs()
 }

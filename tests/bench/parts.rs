@@ -151,7 +151,7 @@ pub(crate) async fn latency(source: &Source, sizes: &Sizes) -> Result<()> {
         let empty = "truncate users";
         sql::batch(&source.sql, empty).await?;
         let mut child = waldex(url, "latency", &sink)?.spawn()?;
-        child.wait_for_line(LIMIT, "streaming").await?;
+        child.wait_for_line(LIMIT, "catching_up").await?;
         let before = meter::so_far(&child)?;
         let began = Instant::now();
         let committed = commit_steadily(source, sizes.commits_per_second, sizes.seconds).await?;

@@ -39,7 +39,7 @@ async fn check_says_ok_and_touches_nothing() -> Result<()> {
     line.succeed(&["check"]).await?;
     // What another waldex reads is in the way, and is named.
     let mut running = stage.run()?;
-    running.wait_for_line(LIMIT, "streaming").await?;
+    running.wait_for_line(LIMIT, "catching_up").await?;
     let checked = line.finish(&["check"]).await?;
     checked.expect_code(1)?;
     let found = complaints(&checked);
@@ -155,7 +155,7 @@ async fn teardown_asks_and_drops_slot_and_state_and_nothing_else() -> Result<()>
     }
     // A slot in use stays, and so does its state.
     let mut running = stage.run()?;
-    running.wait_for_line(LIMIT, "streaming").await?;
+    running.wait_for_line(LIMIT, "catching_up").await?;
     let refused = line.finish(&["teardown", "--yes"]).await?;
     refused.expect_code(1)?;
     ensure!(complaints(&refused).iter().any(|it| it.what.contains("55006")), "{refused:?}");
@@ -196,13 +196,11 @@ async fn status_tells_where_things_stand_as_text_and_as_json() -> Result<()> {
     ensure!(table["loaded"] == true && table["readable"] == true, "{status}");
 
     let mut running = stage.run()?;
-    running.wait_for_line(LIMIT, "streaming").await?;
+    running.wait_for_line(LIMIT, "catching_up").await?;
     let status = json().await?;
-    ensure!(status["state"] == "streaming" && status["active_pid"].is_number(), "{status}");
+    ensure!(status["state"] == "live" && status["active_pid"].is_number(), "{status}");
     let text = line.succeed(&["status"]).await?.stdout;
-    for expected in
-        ["state: streaming", "slot: ", "lag_bytes: ", "  public.t:", "    generation: 1"]
-    {
+    for expected in ["state: live", "slot: ", "lag_bytes: ", "  public.t:", "    generation: 1"] {
         ensure!(text.iter().any(|it| it.starts_with(expected)), "no \"{expected}\": {text:#?}");
     }
     drop(running);

@@ -1,5 +1,6 @@
 //! Tests against real servers.
 
+mod admin;
 mod changes;
 mod commands;
 mod faults;

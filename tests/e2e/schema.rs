@@ -200,7 +200,7 @@ async fn a_table_added_to_the_publication_is_loaded_with_its_rows() -> Result<()
     stage.execute(&format!("create publication {name} for table {first}")).await?;
     let program = || crate::support::waldex::Waldex::new("run");
     let mut running = program()?.between(&stage.database.url, &name, stage.node).spawn()?;
-    running.wait_for_line(LIMIT, "streaming").await?;
+    running.wait_for_line(LIMIT, "catching_up").await?;
     stage.execute(&format!("create table {second} (id int primary key, v text)")).await?;
     stage
         .execute(&format!("insert into {second} select i, 'before' from generate_series(1, 20) i"))
