@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use crate::bulk::obstacle::Cause;
 use crate::metrics;
 use crate::run::vitals::{State, Vitals};
 
@@ -116,11 +117,19 @@ fn answer(method: &Method, path: &str, vitals: &Vitals) -> Response<Full<Bytes>>
         "/ready" => {
             let is_ready = vitals.state == State::Live && vitals.trouble(Instant::now()).is_none();
             let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            response(status, TEXT, format!("{}\n", vitals.state.name()))
+            response(status, TEXT, readiness(vitals))
         }
         "/status" => response(StatusCode::OK, JSON, status(vitals)),
         "/metrics" => response(StatusCode::OK, TEXT, metrics::render(vitals)),
         _ => response(StatusCode::NOT_FOUND, TEXT, "/live /ready /status /metrics\n".to_owned()),
+    }
+}
+
+/// Dead letters do not take the service away, and are told.
+fn readiness(vitals: &Vitals) -> String {
+    match vitals.dead_letters {
+        0 => format!("{}\n", vitals.state.name()),
+        letters => format!("{}, degraded: {letters} dead letters\n", vitals.state.name()),
     }
 }
 
@@ -135,7 +144,10 @@ fn status(vitals: &Vitals) -> String {
     let counters = vitals.counters;
     let status = json!({
         "state": vitals.state.name(),
+        "cause": vitals.cause.map(Cause::name),
         "reason": vitals.reason,
+        "circuit_open": vitals.is_circuit_open,
+        "dead_letters": vitals.dead_letters,
         "received_lsn": vitals.received.to_string(),
         "durable_lsn": vitals.durable.to_string(),
         "confirmed_lsn": vitals.confirmed.to_string(),
@@ -147,6 +159,7 @@ fn status(vitals: &Vitals) -> String {
         "transactions": counters.transactions,
         "applied": counters.applied,
         "superseded": counters.superseded,
+        "dead_lettered": counters.dead_lettered,
         "reselected": counters.reselected,
         "reconnects": vitals.reconnects,
     });
@@ -170,6 +183,14 @@ mod tests {
             assert_eq!(status_of(&Method::GET, "/live", state), 200, "{state:?}");
         }
         assert_eq!(status_of(&Method::GET, "/live", State::Stuck), 503);
+    }
+
+    #[test]
+    fn dead_letters_degrade_and_do_not_take_away() {
+        let vitals = Vitals { state: State::Live, dead_letters: 2, ..Vitals::new() };
+        assert_eq!(answer(&Method::GET, "/ready", &vitals).status(), 200);
+        assert_eq!(readiness(&vitals), "live, degraded: 2 dead letters\n");
+        assert!(status(&vitals).contains("\"dead_letters\":2"));
     }
 
     #[test]

@@ -236,6 +236,20 @@ pub struct CommonArgs {
     /// Connection attempts on a node before the next is tried; default 3 [env: WALDEX_MAX_RETRIES]
     #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
     pub max_retries: Option<String>,
+    /// Requests of an interval before the circuit breaker judges it; default 3
+    /// [env: WALDEX_CIRCUIT_BREAKER_MIN_REQUESTS]
+    #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
+    pub circuit_breaker_min_requests: Option<String>,
+    /// Requests pause when this part of an interval's fails; default 0.6
+    /// [env: WALDEX_CIRCUIT_BREAKER_FAILURE_RATIO]
+    #[arg(long, global = true, value_name = "RATIO", help_heading = FLOW)]
+    pub circuit_breaker_failure_ratio: Option<String>,
+    /// How long requests are counted together; default 1m [env: WALDEX_CIRCUIT_BREAKER_INTERVAL]
+    #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
+    pub circuit_breaker_interval: Option<String>,
+    /// How long requests pause before one probes; default 30s [env: WALDEX_CIRCUIT_BREAKER_OPEN_FOR]
+    #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
+    pub circuit_breaker_open_for: Option<String>,
     /// Compress request bodies [env: WALDEX_COMPRESSION]
     #[arg(long, global = true, value_name = "true|false", help_heading = FLOW,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -246,9 +260,16 @@ pub struct CommonArgs {
     /// How long a stop may take to finish what is in flight; default 10s [env: WALDEX_SHUTDOWN_GRACE]
     #[arg(long, global = true, value_name = "TIME", help_heading = FLOW)]
     pub shutdown_grace: Option<String>,
-    /// What a document that the cluster refuses does: halt [env: WALDEX_ON_REJECTED]
-    #[arg(long, global = true, value_name = "halt", help_heading = FLOW)]
+    /// What a document that the cluster refuses does; default dead_letter [env: WALDEX_ON_REJECTED]
+    #[arg(long, global = true, value_name = "dead_letter|halt", help_heading = FLOW)]
     pub on_rejected: Option<String>,
+    /// Halt after all with more dead letters than this; default 10000 [env: WALDEX_DEAD_LETTERS_MAX]
+    #[arg(long, global = true, value_name = "COUNT", help_heading = FLOW)]
+    pub dead_letters_max: Option<String>,
+    /// Keep the refused document in its dead letter [env: WALDEX_DEAD_LETTERS_KEEP_DOCUMENT]
+    #[arg(long, global = true, value_name = "true|false", help_heading = FLOW,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dead_letters_keep_document: Option<String>,
     /// What a lost slot does: stop [env: WALDEX_ON_SLOT_LOST]
     #[arg(long, global = true, value_name = "stop", help_heading = FLOW)]
     pub on_slot_lost: Option<String>,
@@ -297,10 +318,16 @@ impl CommonArgs {
             ("--concurrency", &self.concurrency),
             ("--request-timeout", &self.request_timeout),
             ("--max-retries", &self.max_retries),
+            ("--circuit-breaker-min-requests", &self.circuit_breaker_min_requests),
+            ("--circuit-breaker-failure-ratio", &self.circuit_breaker_failure_ratio),
+            ("--circuit-breaker-interval", &self.circuit_breaker_interval),
+            ("--circuit-breaker-open-for", &self.circuit_breaker_open_for),
             ("--compression", &self.compression),
             ("--memory-budget", &self.memory_budget),
             ("--shutdown-grace", &self.shutdown_grace),
             ("--on-rejected", &self.on_rejected),
+            ("--dead-letters-max", &self.dead_letters_max),
+            ("--dead-letters-keep-document", &self.dead_letters_keep_document),
             ("--on-slot-lost", &self.on_slot_lost),
             ("--admin-listen", &self.admin_listen),
         ];

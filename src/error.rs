@@ -5,7 +5,9 @@
 //! only because this version stops at it.
 
 use crate::elasticsearch::client::{CallError, ClientError};
+use crate::elasticsearch::dead_letter::LetterError;
 use crate::elasticsearch::index::IndexError;
+use crate::elasticsearch::scan::ScanError;
 use crate::elasticsearch::state::StateError;
 use crate::elasticsearch::writer::WriteError;
 use crate::lsn::Lsn;
@@ -102,7 +104,10 @@ pub enum Error {
     State(#[from] StateError),
     /// A batch that will never be confirmed.
     #[error(transparent)]
-    Write(#[from] WriteError),
+    Write(WriteError),
+    /// The index of the dead letters.
+    #[error(transparent)]
+    Letters(#[from] LetterError),
     /// The configuration does not fit what is there.
     #[error("{what}")]
     Configuration {
@@ -131,6 +136,25 @@ pub enum Error {
     NeedsResync(Discontinuity),
 }
 
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::IndexGone { index } => {
+                Self::NeedsResync(Discontinuity::IndexGone { index })
+            }
+            error @ (WriteError::Rejected { .. } | WriteError::TooManyRejected { .. }) => {
+                Self::Write(error)
+            }
+        }
+    }
+}
+
+impl From<ScanError> for Error {
+    fn from(error: ScanError) -> Self {
+        Self::Letters(error.into())
+    }
+}
+
 impl Error {
     /// Whether to try again or to stop.
     pub fn class(&self) -> Class {
@@ -140,6 +164,7 @@ impl Error {
             Self::Search(_) | Self::Busy(_) => Class::Transient,
             Self::Index(error) => transient(error.is_transient()),
             Self::State(error) => transient(error.is_transient()),
+            Self::Letters(error) => transient(error.is_transient()),
             Self::Pipeline(_)
             | Self::Client(_)
             | Self::Write(_)
@@ -191,6 +216,7 @@ impl Error {
             | Self::Client(_)
             | Self::Index(_)
             | Self::State(_)
+            | Self::Letters(_)
             | Self::Signals(_)
             | Self::Output(_)
             | Self::Preflight(_) => return None,

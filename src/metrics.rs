@@ -23,7 +23,7 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&Vitals) -> u64
     Metric { name, kind: "gauge", help, value }
 }
 
-const METRICS: [Metric; 14] = [
+const METRICS: [Metric; 17] = [
     counter("waldex_rows_total", "Rows received, by stream or load.", |v| v.counters.rows),
     counter("waldex_transactions_total", "Transactions received whole.", |v| {
         v.counters.transactions
@@ -36,6 +36,15 @@ const METRICS: [Metric; 14] = [
         "Writes for which the cluster held something newer: usual after a restart, an alarm in between.",
         |v| v.counters.superseded,
     ),
+    counter("waldex_items_dead_lettered_total", "Writes that the cluster refused.", |v| {
+        v.counters.dead_lettered
+    }),
+    gauge("waldex_dead_letters_open", "Refused documents that were not written since.", |v| {
+        u64::try_from(v.dead_letters).unwrap_or(u64::MAX)
+    }),
+    gauge("waldex_circuit_open", "1 while requests pause because most of them fail.", |v| {
+        u64::from(v.is_circuit_open)
+    }),
     counter("waldex_rows_reselected_total", "Rows with values read again (TOAST).", |v| {
         v.counters.reselected
     }),
@@ -95,7 +104,7 @@ mod tests {
         assert!(text.contains("waldex_state{state=\"live\"} 1\n"));
         assert_eq!(text.matches("} 1\n").count(), 1);
         for metric in METRICS {
-            let units = ["_total", "_bytes", "_seconds", "_lsn", "_in_flight"];
+            let units = ["_total", "_bytes", "_seconds", "_lsn", "_in_flight", "_open"];
             assert!(units.iter().any(|unit| metric.name.ends_with(unit)), "{}", metric.name);
         }
     }

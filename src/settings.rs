@@ -45,10 +45,26 @@ pub struct Settings {
     pub memory_budget_bytes: usize,
     /// How long a stop may take to drain what is in flight (`shutdown_grace`).
     pub shutdown_grace: Duration,
+    /// What becomes of a document that the cluster refuses for good (`on_rejected`).
+    pub on_rejected: OnRejected,
     /// Where the admin server listens (`admin.listen`).
     pub admin: AdminSettings,
     /// The configured tables; empty means every table of the publication, under its own name.
     pub tables: Vec<TableSettings>,
+}
+
+/// What becomes of a document that the cluster refuses for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRejected {
+    /// The run stops; nothing of it is confirmed.
+    Halt,
+    /// A dead letter takes its place.
+    DeadLetter {
+        /// Whether the letter holds the document (`dead_letters.keep_document`).
+        keep_document: bool,
+        /// With more letters than this the run stops after all (`dead_letters.max`).
+        max: usize,
+    },
 }
 
 /// Where one Postgres server listens.
@@ -126,6 +142,19 @@ pub enum SearchCredentials {
     ApiKey(Secret),
 }
 
+/// When requests pause because most of them fail (`circuit_breaker`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CircuitBreakerSettings {
+    /// Requests of an interval before it is judged.
+    pub min_requests: u32,
+    /// The part of them that may not fail.
+    pub failure_ratio: f64,
+    /// How long requests are counted together.
+    pub interval: Duration,
+    /// How long requests pause.
+    pub open_for: Duration,
+}
+
 /// The search cluster and the shape of the requests to it.
 #[derive(Clone, Debug)]
 pub struct ElasticsearchSettings {
@@ -133,6 +162,8 @@ pub struct ElasticsearchSettings {
     pub addresses: Vec<Url>,
     /// How to authenticate.
     pub credentials: SearchCredentials,
+    /// The file that the password or API key was read from; it is read again when they are refused.
+    pub secret_file: Option<PathBuf>,
     /// PEM file with the authority to trust; none: the public ones.
     pub ca_file: Option<PathBuf>,
     /// Documents in a request, at most.
@@ -147,6 +178,8 @@ pub struct ElasticsearchSettings {
     pub request_timeout: Duration,
     /// Connection attempts on one node before the next is tried.
     pub max_retries: u32,
+    /// When requests pause because most of them fail.
+    pub circuit_breaker: CircuitBreakerSettings,
     /// Whether request bodies are compressed.
     pub compression: bool,
 }

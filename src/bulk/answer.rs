@@ -5,13 +5,17 @@
 //! `mapper_parsing_exception`), statuses did not. `error.reason` may quote a column's value, so of it only
 //! the name of the field is kept.
 
-use std::fmt;
-
 use serde::Deserialize;
 
+use super::obstacle::{Cause, Obstacle, Rejection};
+
 /// Ask for this much of the answer (`filter_path`): what is parsed here and nothing else.
+///
+/// Of deletes the index too: a bulk's `require_alias` does not hold for them (seen on Elasticsearch 9.5 and
+/// OpenSearch 3.3), so where the alias is gone a delete makes an index of its name and answers 404 as if all
+/// were well.
 pub const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
-    items.*.error.caused_by.type";
+    items.*.error.caused_by.type,items.delete._index";
 
 /// Whether an item writes or removes its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,16 @@ pub enum Action {
     Index,
     /// The document is removed.
     Delete,
+}
+
+impl Action {
+    /// How the item's action line begins.
+    pub(super) fn line_start(self) -> &'static [u8] {
+        match self {
+            Self::Index => b"{\"index\":{",
+            Self::Delete => b"{\"delete\":{",
+        }
+    }
 }
 
 /// What became of one item.
@@ -31,51 +45,10 @@ pub enum Outcome {
     Superseded,
     /// A delete found no document, and left a tombstone of its version.
     AlreadyGone,
-    /// The server could not do it now (429, 5xx, 401, 403, no answer for the item).
-    Retry {
-        /// HTTP status of the item.
-        status: u16,
-        /// The error's type, as the server names it.
-        kind: String,
-    },
-    /// The server will not take it, however often it is sent.
+    /// The server could not do it now.
+    Retry(Obstacle),
+    /// The server will not take it.
     Rejected(Rejection),
-}
-
-/// Why the server refused an item for good. Holds no column value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// HTTP status of the item.
-    pub status: u16,
-    /// The error's type and, if there is one, its cause's.
-    pub kind: String,
-    /// The field the error names.
-    pub field: Option<String>,
-}
-
-impl Rejection {
-    /// Whether the index or alias is at fault rather than the document: no other document would fare
-    /// better.
-    pub fn is_configuration(&self) -> bool {
-        self.status == 404
-            || [
-                "index_closed_exception",
-                "invalid_index_name_exception",
-                "invalid_alias_name_exception",
-            ]
-            .iter()
-            .any(|kind| self.kind.starts_with(kind))
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "status {}, {}", self.status, self.kind)?;
-        match &self.field {
-            Some(field) => write!(f, ", field \"{field}\""),
-            None => Ok(()),
-        }
-    }
 }
 
 /// The answer cannot be matched with the items sent: any subset of them may have been applied.
@@ -115,70 +88,91 @@ struct Item {
 struct ItemAnswer {
     status: u16,
     error: Option<ItemError>,
+    _index: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct ItemError {
     r#type: Option<String>,
     reason: Option<String>,
-    caused_by: Option<Cause>,
+    caused_by: Option<CausedBy>,
 }
 
 #[derive(Deserialize)]
-struct Cause {
+struct CausedBy {
     r#type: Option<String>,
 }
 
-/// One outcome for each of the actions sent, in their order.
-pub fn outcomes(
+/// One outcome for each of the items sent (action and index it named), in their order.
+pub fn outcomes<'a>(
     answer: &[u8],
-    actions: impl ExactSizeIterator<Item = Action>,
+    sent: impl ExactSizeIterator<Item = (Action, &'a str)>,
 ) -> Result<Vec<Outcome>, AnswerError> {
     let answer: Answer = serde_json::from_slice(answer)
         .map_err(|error| AnswerError::NotJson { line: error.line(), column: error.column() })?;
-    if answer.items.len() != actions.len() {
-        return Err(AnswerError::WrongCount { sent: actions.len(), answered: answer.items.len() });
+    if answer.items.len() != sent.len() {
+        return Err(AnswerError::WrongCount { sent: sent.len(), answered: answer.items.len() });
     }
-    Ok(answer
-        .items
-        .into_iter()
-        .zip(actions)
-        .map(|(item, action)| classify(item.index, action))
-        .collect())
+    let items = answer.items.into_iter().zip(sent);
+    Ok(items.map(|(item, (action, index))| classify(item.index, action, index)).collect())
 }
 
-fn classify(item: ItemAnswer, action: Action) -> Outcome {
+fn classify(item: ItemAnswer, action: Action, index: &str) -> Outcome {
     let status = item.status;
-    match (status, action, &item.error) {
-        (200..=299, _, _) => Outcome::Applied,
-        (409, _, _) => Outcome::Superseded,
-        (404, Action::Delete, None) => Outcome::AlreadyGone,
-        // 401 and 403 are states of the cluster (rotated credentials, a write block), not of the document.
-        (401 | 403 | 408 | 429 | 500.., _, _) => {
-            Outcome::Retry { status, kind: kind_of(item.error.as_ref()) }
-        }
-        (_, Action::Index | Action::Delete, _) => Outcome::Rejected(Rejection {
-            status,
-            kind: kind_of(item.error.as_ref()),
-            field: item.error.and_then(|error| error.reason).and_then(|reason| field_in(&reason)),
-        }),
-    }
-}
-
-fn kind_of(error: Option<&ItemError>) -> String {
-    let Some(error) = error else { return "no error given".to_owned() };
+    let Some(error) = item.error else {
+        return without_error(status, action, index, item._index.as_deref());
+    };
     let kind = error.r#type.as_deref().unwrap_or("unnamed error");
-    match error.caused_by.as_ref().and_then(|cause| cause.r#type.as_deref()) {
+    if status == 409 && kind == "version_conflict_engine_exception" {
+        return Outcome::Superseded;
+    }
+    let cause = Cause::of(status, kind);
+    let kind = match error.caused_by.as_ref().and_then(|cause| cause.r#type.as_deref()) {
         Some(cause) => format!("{kind} caused by {cause}"),
         None => kind.to_owned(),
+    };
+    match cause {
+        Some(cause) => {
+            Outcome::Retry(Obstacle { cause, status, kind, index: Some(index.to_owned()) })
+        }
+        None => {
+            let field = error.reason.as_deref().and_then(field_in);
+            Outcome::Rejected(Rejection { status, kind, field })
+        }
     }
 }
 
-/// The name in "failed to parse field [name] of type …"; the rest of the reason may quote the value.
+fn without_error(status: u16, action: Action, named: &str, written: Option<&str>) -> Outcome {
+    let obstacle = |cause, kind: &str| {
+        let (kind, index) = (kind.to_owned(), Some(named.to_owned()));
+        Outcome::Retry(Obstacle { cause, status, kind, index })
+    };
+    match (status, action) {
+        (200..=299 | 404, Action::Delete) if written == Some(named) => {
+            obstacle(Cause::Misconfigured, "an index stands in the place of the write alias")
+        }
+        (200..=299, Action::Index | Action::Delete) => Outcome::Applied,
+        (404, Action::Delete) => Outcome::AlreadyGone,
+        (409, Action::Index | Action::Delete) => Outcome::Superseded,
+        (_, Action::Index | Action::Delete) => {
+            let kind = "no error given";
+            obstacle(Cause::of(status, kind).unwrap_or(Cause::Misconfigured), kind)
+        }
+    }
+}
+
+/// The name of the field in one of the reasons that name it; the rest of a reason may quote the value.
 fn field_in(reason: &str) -> Option<String> {
-    let rest = reason.get(reason.find("field [")? + "field [".len()..)?;
-    let name = rest.get(..rest.find("] of type")?)?;
-    Some(name.chars().take(FIELD_CHARS_MAX).collect())
+    const NAMED: [(&str, &str); 3] = [
+        ("failed to parse field [", "] of type"),
+        ("immense term in field=\"", "\" ("),
+        ("object mapping for [", "] tried to parse field"),
+    ];
+    NAMED.iter().find_map(|(before, after)| {
+        let rest = reason.get(reason.find(before)? + before.len()..)?;
+        let name = rest.get(..rest.find(after)?)?;
+        Some(name.chars().take(FIELD_CHARS_MAX).collect())
+    })
 }
 
 /// A field's name in an error is cut here.
@@ -191,15 +185,37 @@ mod tests {
     fn outcome(action: Action, item: &str) -> Outcome {
         let verb = if action == Action::Index { "index" } else { "delete" };
         let answer = format!(r#"{{"items":[{{"{verb}":{item}}}]}}"#);
-        outcomes(answer.as_bytes(), [action].into_iter()).unwrap().remove(0)
+        outcomes(answer.as_bytes(), [(action, "t-000001-write")].into_iter()).unwrap().remove(0)
+    }
+
+    fn cause(action: Action, item: &str) -> Option<Cause> {
+        match outcome(action, item) {
+            Outcome::Retry(obstacle) => Some(obstacle.cause),
+            Outcome::Applied
+            | Outcome::Superseded
+            | Outcome::AlreadyGone
+            | Outcome::Rejected(_) => None,
+        }
     }
 
     #[test]
     fn confirmed_is_only_what_the_server_applied_or_had_newer() {
         assert_eq!(outcome(Action::Index, r#"{"status":201}"#), Outcome::Applied);
+        let gone = r#"{"status":404,"_index":"t-000001"}"#;
         assert_eq!(outcome(Action::Delete, r#"{"status":200}"#), Outcome::Applied);
-        assert_eq!(outcome(Action::Index, r#"{"status":409}"#), Outcome::Superseded);
-        assert_eq!(outcome(Action::Delete, r#"{"status":404}"#), Outcome::AlreadyGone);
+        assert_eq!(outcome(Action::Delete, gone), Outcome::AlreadyGone);
+        let newer = r#"{"status":409,"error":{"type":"version_conflict_engine_exception"}}"#;
+        assert_eq!(outcome(Action::Index, newer), Outcome::Superseded);
+        let other = r#"{"status":409,"error":{"type":"resource_in_use_exception"}}"#;
+        assert!(cause(Action::Index, other).is_some());
+    }
+
+    #[test]
+    fn a_delete_that_made_an_index_of_the_aliases_name_is_not_confirmed() {
+        for status in [200, 404] {
+            let item = format!(r#"{{"status":{status},"_index":"t-000001-write"}}"#);
+            assert_eq!(cause(Action::Delete, &item), Some(Cause::Misconfigured));
+        }
     }
 
     #[test]
@@ -207,20 +223,7 @@ mod tests {
         let missing =
             r#"{"status":404,"error":{"type":"index_not_found_exception","reason":"no"}}"#;
         for action in [Action::Index, Action::Delete] {
-            let refused = outcome(action, missing);
-            assert!(
-                matches!(&refused, Outcome::Rejected(why) if why.is_configuration()),
-                "{refused:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn overload_and_blocks_are_retried() {
-        for status in [401, 403, 408, 429, 500, 502, 503, 504] {
-            let item = format!(r#"{{"status":{status},"error":{{"type":"t"}}}}"#);
-            let expected = Outcome::Retry { status, kind: "t".to_owned() };
-            assert_eq!(outcome(Action::Index, &item), expected);
+            assert_eq!(cause(action, missing), Some(Cause::Misconfigured));
         }
     }
 
@@ -232,12 +235,15 @@ mod tests {
         let Outcome::Rejected(rejection) = outcome(Action::Index, item) else { panic!() };
         let shown = rejection.to_string();
         assert!(shown.contains("\"age\"") && shown.contains("number_format"), "{shown}");
-        assert!(!shown.contains("CANARY") && !rejection.is_configuration());
+        assert!(!shown.contains("CANARY"), "{shown}");
+        let immense = "Document contains at least one immense term in field=\"k\" (whose UTF8";
+        assert_eq!(field_in(immense).as_deref(), Some("k"));
+        assert_eq!(field_in("failed to parse"), None);
     }
 
     #[test]
     fn an_answer_that_does_not_match_is_no_answer() {
-        let one = [Action::Index];
+        let one = [(Action::Index, "t")];
         for bad in ["", "{", "[]", r#"{"items":[{}]}"#, "<html>"] {
             assert!(outcomes(bad.as_bytes(), one.into_iter()).is_err(), "{bad}");
         }

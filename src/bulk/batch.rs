@@ -1,208 +1,83 @@
-//! A bulk request from its first document to its receipt.
+//! A sealed bulk request, and the receipt that it becomes.
 //!
-//! An [`OpenBatch`] holds one body buffer, into which documents are written in place. A later write of
-//! the same document takes an earlier one's place: with two of them in one request, a retry of only the
-//! first could land after the second, and inside one transaction both carry the same version.
-//! A sealed [`Batch`] is consumed by [`Batch::settle`], which gives either a [`Receipt`] or a smaller
-//! batch of what is still to be confirmed. Nothing else makes a receipt.
+//! A batch may be sent in parts, in any order, since no two of its items write the same document. What the
+//! server answers is applied in [`super::settle`].
 
-use std::hash::Hasher;
 use std::ops::Range;
 
 use bytes::Bytes;
-use hashbrown::HashTable;
 
-use super::answer::{self, Action, AnswerError, Outcome, Rejection};
-
-/// What an entry costs beside its bytes in the body.
-pub const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<u32>() * 2;
-
-/// The action line around its key, with the longest version.
-const ACTION_LINE_BYTES_MAX: usize = 80;
+use super::answer::Action;
+use super::open::VERSION_NAME;
+use super::settle::Fate;
 
 /// Position of a write among all writes of a run, ascending in change order.
 pub type Sequence = u64;
 
-struct Entry {
-    action: Action,
-    /// Where the entry's lines stand in the body.
-    lines: Range<usize>,
-    /// Where the rendered `"_index":…,"_id":…` stands in the body: names the document.
-    key: Range<usize>,
-    hash: u64,
-    superseded: bool,
-}
-
-/// Writes that wait for company.
-pub struct OpenBatch {
-    body: Vec<u8>,
-    entries: Vec<Entry>,
-    /// Entry of each document, found by hash and compared by its key in the body.
-    by_key: HashTable<usize>,
-    superseded: usize,
-    first: Sequence,
-}
-
-/// The hash by which documents are told apart and spread over lanes; the same in every run.
-pub fn document_hash(key: &[u8]) -> u64 {
-    // SipHash with fixed keys: ids come from users.
-    let mut hasher = std::hash::DefaultHasher::new();
-    hasher.write(key);
-    hasher.finish()
-}
-
-impl OpenBatch {
-    /// An empty batch whose first write will be number `first`.
-    pub fn new(first: Sequence) -> Self {
-        Self {
-            body: Vec::new(),
-            entries: Vec::new(),
-            by_key: HashTable::new(),
-            superseded: 0,
-            first,
-        }
-    }
-
-    /// Adds a write of the document named by `key` (the rendered `"_index":…,"_id":…`, with its
-    /// [`document_hash`]). `document` is one line of JSON, empty for a delete.
-    pub fn push(&mut self, action: Action, key: &[u8], hash: u64, version: i64, document: &[u8]) {
-        let start = self.body.len();
-        self.body.extend_from_slice(match action {
-            Action::Index => b"{\"index\":{",
-            Action::Delete => b"{\"delete\":{",
-        });
-        let key_start = self.body.len();
-        self.body.extend_from_slice(key);
-        let key_range = key_start..self.body.len();
-        self.body.extend_from_slice(b",\"version\":");
-        push_decimal(&mut self.body, version);
-        self.body.extend_from_slice(b",\"version_type\":\"external_gte\"}}\n");
-        if action == Action::Index {
-            self.body.extend_from_slice(document);
-            self.body.push(b'\n');
-        }
-        let lines = start..self.body.len();
-        self.remember(Entry { action, lines, key: key_range, hash, superseded: false });
-    }
-
-    fn remember(&mut self, entry: Entry) {
-        let number = self.entries.len();
-        let hash = entry.hash;
-        let body = &self.body;
-        let entries = &self.entries;
-        let earlier = self
-            .by_key
-            .find_mut(hash, |&other| key_of(body, entries, other) == body.get(entry.key.clone()));
-        match earlier {
-            Some(slot) => {
-                let earlier = std::mem::replace(slot, number);
-                if let Some(earlier) = self.entries.get_mut(earlier) {
-                    earlier.superseded = true;
-                    self.superseded += 1;
-                }
-            }
-            None => {
-                self.by_key.insert_unique(hash, number, |&other| {
-                    entries.get(other).map_or(0, |entry| entry.hash)
-                });
-            }
-        }
-        self.entries.push(entry);
-    }
-
-    /// Documents the request would carry.
-    pub fn documents(&self) -> usize {
-        self.entries.len() - self.superseded
-    }
-
-    /// Bytes a write would add to the body, at most.
-    pub fn cost(key: &[u8], document: &[u8]) -> usize {
-        ACTION_LINE_BYTES_MAX + key.len() + document.len()
-    }
-
-    /// Bytes held: the body and what the entries cost.
-    pub fn bytes(&self) -> usize {
-        self.body.len() + self.entries.len() * ENTRY_OVERHEAD_BYTES
-    }
-
-    /// Bytes of the body so far.
-    pub fn body_bytes(&self) -> usize {
-        self.body.len()
-    }
-
-    /// Number of the first write in it.
-    pub fn first(&self) -> Sequence {
-        self.first
-    }
-
-    /// Closes the batch; superseded writes are cut out of the body.
-    pub fn seal(mut self) -> Batch {
-        if self.superseded > 0 {
-            self.cut_superseded();
-        }
-        let entries = self
-            .entries
-            .iter()
-            .map(|entry| Pending { action: entry.action, bytes: entry.lines.len() })
-            .collect();
-        Batch {
-            body: Bytes::from(self.body),
-            entries,
-            first: self.first,
-            applied: 0,
-            superseded: 0,
-        }
-    }
-
-    fn cut_superseded(&mut self) {
-        let mut end = 0;
-        for entry in self.entries.iter_mut().filter(|entry| !entry.superseded) {
-            let length = entry.lines.len();
-            self.body.copy_within(entry.lines.clone(), end);
-            entry.lines = end..end + length;
-            end += length;
-        }
-        self.body.truncate(end);
-        self.entries.retain(|entry| !entry.superseded);
-    }
-}
-
-fn key_of<'a>(body: &'a [u8], entries: &[Entry], number: usize) -> Option<&'a [u8]> {
-    body.get(entries.get(number)?.key.clone())
-}
-
-fn push_decimal(out: &mut Vec<u8>, number: i64) {
-    let mut digits = [0_u8; 20];
-    let mut rest = number.unsigned_abs();
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[digits.len() - used..]);
-}
-
+/// One item that is not confirmed.
 #[derive(Clone, Copy)]
-struct Pending {
-    action: Action,
+pub(super) struct Pending {
+    pub(super) action: Action,
     /// Length of its lines in the body.
     bytes: usize,
+    /// Length of its rendered `"_index":…,"_id":…`.
+    key_bytes: usize,
+    /// How often the server refused it.
+    pub(super) refusals: u8,
+}
+
+impl Pending {
+    pub(super) fn new(action: Action, bytes: usize, key_bytes: usize) -> Self {
+        Self { action, bytes, key_bytes, refusals: 0 }
+    }
+}
+
+/// One item as it stands in the body.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    /// What it does.
+    pub action: Action,
+    /// `"_index":…,"_id":…`, which names its document.
+    pub key: &'a [u8],
+    /// Its version.
+    pub version: i64,
+    /// The document, one line of JSON; empty for a delete.
+    pub document: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    fn read(pending: Pending, lines: &'a [u8]) -> Self {
+        let start = pending.action.line_start().len();
+        let key = lines.get(start..start + pending.key_bytes).unwrap_or_default();
+        let rest = lines.get(start + pending.key_bytes + VERSION_NAME.len()..).unwrap_or_default();
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = rest.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
+        let version = digits.and_then(|digits| digits.parse().ok()).unwrap_or_default();
+        let mut documents = rest.split(|&byte| byte == b'\n').skip(1);
+        Self { action: pending.action, key, version, document: documents.next().unwrap_or(&[]) }
+    }
+
+    /// The index or alias the item names.
+    pub fn index(&self) -> &'a str {
+        index_in(self.key)
+    }
+}
+
+/// The index in a rendered `"_index":"…","_id":"…"`; names of indices need no escapes in JSON.
+fn index_in(key: &[u8]) -> &str {
+    let name = key.strip_prefix(b"\"_index\":\"").unwrap_or_default();
+    let end = name.iter().position(|&byte| byte == b'"').unwrap_or(name.len());
+    name.get(..end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
 }
 
 /// A sealed request, or what is left of one: every item is still to be confirmed.
 pub struct Batch {
-    body: Bytes,
-    entries: Vec<Pending>,
-    first: Sequence,
-    applied: u64,
-    superseded: u64,
+    pub(super) body: Bytes,
+    pub(super) entries: Vec<Pending>,
+    pub(super) first: Sequence,
+    pub(super) applied: u64,
+    pub(super) superseded: u64,
+    pub(super) dead_lettered: u64,
 }
 
 /// Proof that every item of a batch was confirmed.
@@ -212,6 +87,7 @@ pub struct Receipt {
     first: Sequence,
     applied: u64,
     superseded: u64,
+    dead_lettered: u64,
 }
 
 impl Receipt {
@@ -229,6 +105,11 @@ impl Receipt {
     pub fn superseded(&self) -> u64 {
         self.superseded
     }
+
+    /// Items whose dead letter is durable in their place.
+    pub fn dead_lettered(&self) -> u64 {
+        self.dead_lettered
+    }
 }
 
 /// A batch that was printed instead of sent: frees its lane, proves nothing.
@@ -244,37 +125,59 @@ impl Printed {
     }
 }
 
-/// What an answer made of a batch.
-pub enum Settled {
-    /// Every item is confirmed.
-    Done(Receipt),
-    /// The items in `rest` are to be sent again.
-    Again {
-        /// What is still to be confirmed.
-        rest: Batch,
-        /// HTTP status of the first item to retry.
-        status: u16,
-        /// Its error's type.
-        kind: String,
-    },
-    /// An item was refused for good; it is still part of `rest`.
-    Refused {
-        /// What is still to be confirmed, the refused item included.
-        rest: Batch,
-        /// Why.
-        rejection: Rejection,
-    },
+/// The first items of a batch, as one request.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// How many.
+    pub items: usize,
+    /// The request's body.
+    pub body: Bytes,
 }
 
 impl Batch {
-    /// The request's body.
+    pub(super) fn new(body: Bytes, entries: Vec<Pending>, first: Sequence) -> Self {
+        Self { body, entries, first, applied: 0, superseded: 0, dead_lettered: 0 }
+    }
+
+    /// The request's body, all items in one.
     pub fn body(&self) -> Bytes {
         self.body.clone()
     }
 
-    /// Items in it.
+    /// Its first items: not more than so many, and one at least, whatever its size.
+    pub fn head(&self, items_max: usize, bytes_max: usize) -> Head {
+        let mut bytes = 0;
+        let mut items = 0;
+        for entry in self.entries.iter().take(items_max.max(1)) {
+            if items > 0 && bytes + entry.bytes > bytes_max {
+                break;
+            }
+            bytes += entry.bytes;
+            items += 1;
+        }
+        Head { items, body: self.body.slice(..bytes.min(self.body.len())) }
+    }
+
+    /// How many items are still to be confirmed.
     pub fn items(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Each item that is still to be confirmed.
+    pub fn each(&self) -> impl ExactSizeIterator<Item = Item<'_>> {
+        self.entries
+            .iter()
+            .zip(self.ranges())
+            .map(|(entry, range)| Item::read(*entry, self.body.get(range).unwrap_or_default()))
+    }
+
+    fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+        let mut end = 0;
+        self.entries.iter().map(move |entry| {
+            let start = end;
+            end += entry.bytes;
+            start..end
+        })
     }
 
     /// Number of its first write.
@@ -287,156 +190,99 @@ impl Batch {
         Printed { first: self.first }
     }
 
-    /// Applies an answer. An answer that does not match gives the batch back whole: any subset of its
-    /// items may have been applied, and sending all of them again is harmless.
-    pub fn settle(mut self, answer: &[u8]) -> Result<Settled, (Self, AnswerError)> {
-        let actions = self.entries.iter().map(|entry| entry.action);
-        let outcomes = match answer::outcomes(answer, actions) {
-            Ok(outcomes) => outcomes,
-            Err(error) => return Err((self, error)),
-        };
-        let mut rejection = None;
-        let mut retry = None;
-        let mut keep = Vec::with_capacity(outcomes.len());
-        for outcome in outcomes {
-            let open = match outcome {
-                Outcome::Applied | Outcome::AlreadyGone => {
-                    self.applied += 1;
-                    false
-                }
-                Outcome::Superseded => {
-                    self.superseded += 1;
-                    false
-                }
-                Outcome::Retry { status, kind } => {
-                    retry.get_or_insert((status, kind));
-                    true
-                }
-                Outcome::Rejected(reason) => {
-                    rejection.get_or_insert(reason);
-                    true
-                }
-            };
-            keep.push(open);
-        }
-        Ok(match (rejection, retry) {
-            (None, None) => Settled::Done(Receipt {
-                first: self.first,
-                applied: self.applied,
-                superseded: self.superseded,
-            }),
-            (Some(rejection), _) => Settled::Refused { rest: self.only(&keep), rejection },
-            (None, Some((status, kind))) => Settled::Again { rest: self.only(&keep), status, kind },
-        })
+    /// These items and those of `rest`, which is of the same batch.
+    pub(super) fn with(self, rest: Self) -> Self {
+        let body = Bytes::from([self.body, rest.body].concat());
+        let entries = [self.entries, rest.entries].concat();
+        Self { body, entries, ..rest }
     }
 
-    fn only(self, keep: &[bool]) -> Self {
-        if keep.iter().all(|&keep| keep) {
-            return self;
-        }
+    /// The items of one fate.
+    pub(super) fn only(&self, wanted: Fate, fates: &[Fate]) -> Self {
+        let (body, entries) = if fates.iter().all(|&fate| fate != wanted) {
+            // What was not sent yet is a tail of the body, and need not be copied.
+            self.tail(if wanted == Fate::Open { fates.len() } else { self.entries.len() })
+        } else if wanted == Fate::Open && fates.iter().all(|&fate| fate == wanted) {
+            (self.body.clone(), self.entries.clone())
+        } else {
+            self.copied(wanted, fates)
+        };
+        let Self { first, applied, superseded, dead_lettered, .. } = *self;
+        Self { body, entries, first, applied, superseded, dead_lettered }
+    }
+
+    fn tail(&self, from: usize) -> (Bytes, Vec<Pending>) {
+        let (before, after) = self.entries.split_at(from.min(self.entries.len()));
+        let start: usize = before.iter().map(|entry| entry.bytes).sum();
+        (self.body.slice(start.min(self.body.len())..), after.to_vec())
+    }
+
+    fn copied(&self, wanted: Fate, fates: &[Fate]) -> (Bytes, Vec<Pending>) {
+        let fates = fates.iter().copied().chain(std::iter::repeat(Fate::Open));
         let mut body = Vec::new();
         let mut entries = Vec::new();
-        let mut rest = self.body;
-        for (entry, &keep) in self.entries.iter().zip(keep) {
-            let lines = rest.split_to(entry.bytes);
-            if keep {
-                body.extend_from_slice(&lines);
+        for ((entry, range), fate) in self.entries.iter().zip(self.ranges()).zip(fates) {
+            if fate == wanted {
+                body.extend_from_slice(self.body.get(range).unwrap_or_default());
                 entries.push(*entry);
             }
         }
-        Self { body: Bytes::from(body), entries, ..self }
+        (Bytes::from(body), entries)
+    }
+
+    pub(super) fn receipt(self) -> Receipt {
+        assert!(self.entries.is_empty(), "a receipt is for a batch whose every item is confirmed");
+        Receipt {
+            first: self.first,
+            applied: self.applied,
+            superseded: self.superseded,
+            dead_lettered: self.dead_lettered,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::open::{OpenBatch, document_hash};
     use super::*;
 
-    fn push(batch: &mut OpenBatch, action: Action, id: &str, version: i64, document: &str) {
-        let key = format!(r#""_index":"i","_id":"{id}""#);
-        let hash = document_hash(key.as_bytes());
-        batch.push(action, key.as_bytes(), hash, version, document.as_bytes());
-    }
-
-    fn three() -> Batch {
+    pub(in crate::bulk) fn batch(items: &[(Action, &str, i64, &str)]) -> Batch {
         let mut batch = OpenBatch::new(0);
-        push(&mut batch, Action::Index, "1", 10, r#"{"a":1}"#);
-        push(&mut batch, Action::Delete, "2", 10, "");
-        push(&mut batch, Action::Index, "3", 11, r#"{"a":3}"#);
+        for (action, id, version, document) in items {
+            let key = format!(r#""_index":"i-write","_id":"{id}""#);
+            let hash = document_hash(key.as_bytes());
+            batch.push(*action, key.as_bytes(), hash, *version, document.as_bytes());
+        }
         batch.seal()
     }
 
-    #[test]
-    fn the_body_is_the_documented_ndjson() {
-        let expected = concat!(
-            r#"{"index":{"_index":"i","_id":"1","version":10,"version_type":"external_gte"}}"#,
-            "\n{\"a\":1}\n",
-            r#"{"delete":{"_index":"i","_id":"2","version":10,"version_type":"external_gte"}}"#,
-            "\n",
-            r#"{"index":{"_index":"i","_id":"3","version":11,"version_type":"external_gte"}}"#,
-            "\n{\"a\":3}\n",
-        );
-        assert_eq!(three().body(), expected.as_bytes());
+    pub(in crate::bulk) fn three() -> Batch {
+        batch(&[
+            (Action::Index, "1", 10, r#"{"a":1}"#),
+            (Action::Delete, "2", 10, ""),
+            (Action::Index, "3", 11, r#"{"a":3}"#),
+        ])
     }
 
     #[test]
-    fn a_later_write_of_a_document_takes_the_place_of_the_earlier() {
-        let mut batch = OpenBatch::new(0);
-        for version in 0..5 {
-            push(&mut batch, Action::Index, "1", version, &format!(r#"{{"v":{version}}}"#));
-            push(&mut batch, Action::Index, &format!("x{version}"), version, "{}");
-        }
-        push(&mut batch, Action::Delete, "1", 5, "");
-        assert_eq!(batch.documents(), 6);
-        let body = String::from_utf8(batch.seal().body().to_vec()).unwrap();
-        assert_eq!(body.matches(r#""_id":"1""#).count(), 1);
-        assert!(body.contains(r#"{"delete":{"_index":"i","_id":"1","version":5"#));
-        assert!(!body.contains(r#"{"v":"#));
+    fn items_are_read_back_from_the_body() {
+        let batch = three();
+        let items: Vec<Item<'_>> = batch.each().collect();
+        assert_eq!(items[0].document, br#"{"a":1}"#);
+        assert_eq!((items[1].action, items[1].version), (Action::Delete, 10));
+        assert_eq!(items[1].document, b"");
+        assert_eq!(items[2].key, br#""_index":"i-write","_id":"3""#);
+        assert_eq!((items[2].index(), items[2].version), ("i-write", 11));
     }
 
     #[test]
-    fn only_what_the_server_could_not_do_is_sent_again() {
-        let answer = br#"{"items":[{"index":{"status":201}},{"delete":{"status":429,
-            "error":{"type":"es_rejected_execution_exception"}}},{"index":{"status":409}}]}"#;
-        let Ok(Settled::Again { rest, status, .. }) = three().settle(answer) else { panic!() };
-        assert_eq!((rest.items(), status), (1, 429));
-        assert!(rest.body().starts_with(br#"{"delete":{"_index":"i","_id":"2""#));
-        let Ok(Settled::Done(receipt)) = rest.settle(br#"{"items":[{"delete":{"status":404}}]}"#)
-        else {
-            panic!()
-        };
-        assert_eq!((receipt.applied(), receipt.superseded()), (2, 1));
-    }
-
-    #[test]
-    fn a_refused_item_gives_no_receipt() {
-        let answer = br#"{"items":[{"index":{"status":201}},{"delete":{"status":200}},
-            {"index":{"status":400,"error":{"type":"document_parsing_exception"}}}]}"#;
-        match three().settle(answer) {
-            Ok(Settled::Refused { rest, rejection }) => {
-                assert_eq!((rest.items(), rejection.status), (1, 400));
-            }
-            _ => panic!("must be refused"),
-        }
-    }
-
-    #[test]
-    fn an_unmatched_answer_gives_the_batch_back_whole() {
-        let answer = br#"{"items":[{"index":{"status":201}}]}"#;
-        match three().settle(answer) {
-            Err((batch, AnswerError::WrongCount { sent: 3, answered: 1 })) => {
-                assert_eq!(batch.items(), 3);
-            }
-            _ => panic!("must be unknown"),
-        }
-    }
-
-    #[test]
-    fn versions_are_written_as_decimals() {
-        for number in [0, 7, 10, i64::MAX, i64::MIN] {
-            let mut out = Vec::new();
-            push_decimal(&mut out, number);
-            assert_eq!(out, number.to_string().into_bytes());
-        }
+    fn one_item_is_sent_however_large_it_is() {
+        let batch = three();
+        assert_eq!(batch.head(10, 1).items, 1);
+        assert_eq!(batch.head(0, usize::MAX).items, 1);
+        assert_eq!(batch.head(10, usize::MAX).body, batch.body());
+        let two = batch.head(10, batch.body().len() - 1);
+        assert_eq!(two.items, 2);
+        assert!(two.body.ends_with(b"\"external_gte\"}}\n"));
     }
 }

@@ -16,13 +16,15 @@ pub(super) enum Kind {
     Size,
     /// A time: `250ms`, `30s`.
     Time,
+    /// A part of a whole: `0.6`.
+    Ratio,
     /// `true` or `false`.
     Switch,
 }
 
 /// The accepted range of a quantity, and what holds if nothing is given.
 ///
-/// In the kind's unit: a count, bytes, or milliseconds.
+/// In the kind's unit: a count, bytes, milliseconds, or thousandths.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) min: u64,
@@ -167,6 +169,34 @@ pub(super) static MAX_RETRIES: Key = quantity(
     "WALDEX_MAX_RETRIES",
     limits(0, 20, 3),
 );
+pub(super) static BREAKER_MIN_REQUESTS: Key = quantity(
+    Kind::Count,
+    "elasticsearch.circuit_breaker.min_requests",
+    "--circuit-breaker-min-requests",
+    "WALDEX_CIRCUIT_BREAKER_MIN_REQUESTS",
+    limits(1, 1000, 3),
+);
+pub(super) static BREAKER_FAILURE_RATIO: Key = quantity(
+    Kind::Ratio,
+    "elasticsearch.circuit_breaker.failure_ratio",
+    "--circuit-breaker-failure-ratio",
+    "WALDEX_CIRCUIT_BREAKER_FAILURE_RATIO",
+    limits(10, 1000, 600),
+);
+pub(super) static BREAKER_INTERVAL: Key = quantity(
+    Kind::Time,
+    "elasticsearch.circuit_breaker.interval",
+    "--circuit-breaker-interval",
+    "WALDEX_CIRCUIT_BREAKER_INTERVAL",
+    limits(SECOND, 60 * MINUTE, MINUTE),
+);
+pub(super) static BREAKER_OPEN_FOR: Key = quantity(
+    Kind::Time,
+    "elasticsearch.circuit_breaker.open_for",
+    "--circuit-breaker-open-for",
+    "WALDEX_CIRCUIT_BREAKER_OPEN_FOR",
+    limits(100, 10 * MINUTE, 30 * SECOND),
+);
 pub(super) static COMPRESSION: Key =
     switch("elasticsearch.compression", "--compression", "WALDEX_COMPRESSION");
 
@@ -186,12 +216,25 @@ pub(super) static SHUTDOWN_GRACE: Key = quantity(
     limits(100, 10 * MINUTE, 10 * SECOND),
 );
 pub(super) static ON_REJECTED: Key = text("on_rejected", "--on-rejected", "WALDEX_ON_REJECTED");
+/// What is still open of them is held in memory by 8 bytes each.
+pub(super) static DEAD_LETTERS_MAX: Key = quantity(
+    Kind::Count,
+    "dead_letters.max",
+    "--dead-letters-max",
+    "WALDEX_DEAD_LETTERS_MAX",
+    limits(0, 100_000, 10_000),
+);
+pub(super) static DEAD_LETTERS_KEEP_DOCUMENT: Key = switch(
+    "dead_letters.keep_document",
+    "--dead-letters-keep-document",
+    "WALDEX_DEAD_LETTERS_KEEP_DOCUMENT",
+);
 pub(super) static ON_SLOT_LOST: Key = text("on_slot_lost", "--on-slot-lost", "WALDEX_ON_SLOT_LOST");
 
 pub(super) static ADMIN_LISTEN: Key = text("admin.listen", "--admin-listen", "WALDEX_ADMIN_LISTEN");
 
 /// All of them, in the order of the documentation.
-pub(super) static ALL: [&Key; 25] = [
+pub(super) static ALL: [&Key; 31] = [
     &POSTGRES_URL,
     &POSTGRES_PASSWORD,
     &POSTGRES_PASSWORD_FILE,
@@ -211,24 +254,36 @@ pub(super) static ALL: [&Key; 25] = [
     &CONCURRENCY,
     &REQUEST_TIMEOUT,
     &MAX_RETRIES,
+    &BREAKER_MIN_REQUESTS,
+    &BREAKER_FAILURE_RATIO,
+    &BREAKER_INTERVAL,
+    &BREAKER_OPEN_FOR,
     &COMPRESSION,
     &MEMORY_BUDGET,
     &SHUTDOWN_GRACE,
     &ON_REJECTED,
+    &DEAD_LETTERS_MAX,
+    &DEAD_LETTERS_KEEP_DOCUMENT,
     &ON_SLOT_LOST,
     &ADMIN_LISTEN,
 ];
 
-/// Top-level keys that are no scalars.
-pub(super) const SECTIONS: [&str; 4] = ["postgres", "elasticsearch", "admin", "tables"];
+/// Keys that are no scalars, by path.
+pub(super) const SECTIONS: [&str; 6] = [
+    "dead_letters",
+    "postgres",
+    "elasticsearch",
+    "elasticsearch.circuit_breaker",
+    "admin",
+    "tables",
+];
 
 /// Keys of one entry of `tables`.
 pub(super) const TABLE_KEYS: [&str; 8] =
     ["table", "index", "columns", "exclude", "rename", "computed", "settings", "mappings"];
 
 /// Keys that the product knows and this version has not, by path without list positions.
-pub(super) const NOT_YET: [&str; 8] = [
-    "elasticsearch.circuit_breaker",
+pub(super) const NOT_YET: [&str; 7] = [
     "elasticsearch.cloud_id",
     "elasticsearch.client_cert",
     "elasticsearch.client_key",

@@ -1,7 +1,7 @@
 //! Flag over variable over file: finds the value of each setting and notes what is wrong with it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::keys::{Key, Kind};
 use super::problem::{Place, Problem};
@@ -165,6 +165,7 @@ impl Layers<'_> {
         let parsed = match key.kind {
             Kind::Size => value::parse_size(&given.text),
             Kind::Time => value::parse_time(&given.text),
+            Kind::Ratio => value::parse_ratio(&given.text),
             Kind::Count | Kind::Text | Kind::Secret | Kind::Switch => {
                 value::parse_count(&given.text)
             }
@@ -196,19 +197,23 @@ impl Layers<'_> {
         self.note(&given.place, message)
     }
 
-    /// A secret given directly or as a file's content, from the strongest layer that has either.
+    /// A secret given directly or as a file's content, from the strongest layer that has either, and that
+    /// file.
     pub(super) fn secret(
         &mut self,
         direct: &Key,
         in_file: &Key,
-    ) -> Result<Option<(Secret, Given)>, Noted> {
+    ) -> Result<Option<(Secret, Given, Option<PathBuf>)>, Noted> {
         for layer in LAYERS {
             match (self.at(direct, layer)?, self.at(in_file, layer)?) {
                 (None, None) => {}
-                (Some(given), None) => return Ok(Some((Secret::new(given.text.clone()), given))),
+                (Some(given), None) => {
+                    return Ok(Some((Secret::new(given.text.clone()), given, None)));
+                }
                 (None, Some(given)) => {
                     let content = self.content(in_file, &given)?;
-                    return Ok(Some((Secret::new(content), given)));
+                    let file = PathBuf::from(&given.text);
+                    return Ok(Some((Secret::new(content), given, Some(file))));
                 }
                 (Some(_), Some(given)) => {
                     let (one, other) = (direct.name(), in_file.name());
@@ -222,17 +227,13 @@ impl Layers<'_> {
 
     /// A file's content without the line end that editors add.
     pub(super) fn content(&mut self, key: &Key, given: &Given) -> Result<String, Noted> {
-        match (self.read_file)(Path::new(&given.text)) {
-            Ok(content) => {
-                let line = content.strip_suffix('\n').unwrap_or(&content);
-                let line = line.strip_suffix('\r').unwrap_or(line);
-                if line.is_empty() {
-                    return Err(self.refuse(key, given, "is an empty file"));
-                }
-                Ok(line.to_owned())
-            }
+        let read = (self.read_file)(Path::new(&given.text));
+        match read.as_deref().map(secret_in_file) {
+            Ok(Some(secret)) => Ok(secret.to_owned()),
+            Ok(None) => Err(self.refuse(key, given, "is an empty file")),
             Err(error) => {
-                Err(self.refuse(key, given, &format!("cannot be read: {}", io_reason(&error))))
+                let reason = io_reason(error);
+                Err(self.refuse(key, given, &format!("cannot be read: {reason}")))
             }
         }
     }
@@ -246,6 +247,13 @@ impl Layers<'_> {
             Err(error) => Err(format!("cannot be read: {}", io_reason(&error))),
         }
     }
+}
+
+/// The secret in a file's content: all but the line end that editors add; none in an empty file.
+pub(crate) fn secret_in_file(content: &str) -> Option<&str> {
+    let line = content.strip_suffix('\n').unwrap_or(content);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() { None } else { Some(line) }
 }
 
 /// What went wrong with a file, in words that are the same on every system.

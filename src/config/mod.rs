@@ -30,12 +30,13 @@ use std::time::Duration;
 use layers::{Given, Layer, Layers, Noted};
 use yaml::FileText;
 
+pub(crate) use layers::secret_in_file;
 pub use logging::{LogFormat, LogLevel, LogSettings, load_logging};
 pub use problem::{ConfigErrors, Place, Problem};
 
 use crate::admin::AdminSettings;
 use crate::cli::CommonArgs;
-use crate::settings::{Host, PostgresSettings, Secret, Settings, SslMode};
+use crate::settings::{Host, OnRejected, PostgresSettings, Secret, Settings, SslMode};
 
 /// The variable that names the configuration file.
 const CONFIG_VARIABLE: &str = "WALDEX_CONFIG";
@@ -101,18 +102,18 @@ fn resolve(layers: &mut Layers<'_>) -> Result<Settings, Noted> {
     let elasticsearch = search::resolve(layers);
     let memory_budget = memory_budget(layers);
     let shutdown_grace = layers.quantity(&keys::SHUTDOWN_GRACE);
-    let on_rejected = only_choice(layers, &keys::ON_REJECTED, "halt", "dead_letter");
+    let on_rejected = on_rejected(layers);
     let on_slot_lost = only_choice(layers, &keys::ON_SLOT_LOST, "stop", "rebuild");
     let admin = admin(layers);
     let entries = std::mem::take(&mut layers.file.tables);
     let tables = tables::resolve(entries, &mut layers.problems);
-    on_rejected?;
     on_slot_lost?;
     Ok(Settings {
         postgres: postgres?,
         elasticsearch: elasticsearch?,
         memory_budget_bytes: memory_budget?,
         shutdown_grace: Duration::from_millis(shutdown_grace?),
+        on_rejected: on_rejected?,
         admin: admin?,
         tables,
     })
@@ -167,12 +168,12 @@ fn connection(layers: &mut Layers<'_>) -> Result<Connection, Noted> {
         layers.note(&given.place, format!("sslrootcert in the URL {complaint}"));
     }
     let password = match (url.password, password?) {
-        (Some(_), Some((_, other))) if other.layer == given.layer => {
+        (Some(_), Some((_, other, _))) if other.layer == given.layer => {
             let message = "a password is given here and in the URL; keep one".to_owned();
             return Err(layers.note(&other.place, message));
         }
-        (Some(in_url), Some((_, other))) if other.layer < given.layer => Some(in_url),
-        (in_url, other) => other.map(|(secret, _)| secret).or(in_url),
+        (Some(in_url), Some((_, other, _))) if other.layer < given.layer => Some(in_url),
+        (in_url, other) => other.map(|(secret, ..)| secret).or(in_url),
     };
     // libpq's default: the name of the system's user.
     let system_user = || layers.variable("USER").or_else(|| layers.variable("LOGNAME"));
@@ -245,6 +246,22 @@ fn memory_budget(layers: &mut Layers<'_>) -> Result<usize, Noted> {
         value::show_quantity(keys::Kind::Size, bulk),
     );
     Err(layers.note(&place, message))
+}
+
+fn on_rejected(layers: &mut Layers<'_>) -> Result<OnRejected, Noted> {
+    let max = layers.quantity(&keys::DEAD_LETTERS_MAX);
+    let keep_document = layers.switch(&keys::DEAD_LETTERS_KEEP_DOCUMENT);
+    let given = layers.find(&keys::ON_REJECTED)?;
+    let dead_letter = OnRejected::DeadLetter { keep_document: keep_document?, max: to_usize(max?) };
+    match given {
+        None => Ok(dead_letter),
+        Some(given) if given.text == "dead_letter" => Ok(dead_letter),
+        Some(given) if given.text == "halt" => Ok(OnRejected::Halt),
+        Some(given) => {
+            let complaint = "must be \"dead_letter\" or \"halt\"";
+            Err(layers.refuse(&keys::ON_REJECTED, &given, complaint))
+        }
+    }
 }
 
 /// A choice of which this version has one; the other is named, so that nobody believes it is in force.

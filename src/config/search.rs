@@ -8,7 +8,7 @@ use url::Url;
 use super::keys;
 use super::layers::{Given, Layer, Layers, Noted};
 use super::problem::Place;
-use crate::settings::{ElasticsearchSettings, SearchCredentials, Secret};
+use crate::settings::{CircuitBreakerSettings, ElasticsearchSettings, SearchCredentials, Secret};
 
 /// One way to authenticate that was given.
 struct Candidate {
@@ -16,6 +16,8 @@ struct Candidate {
     place: Place,
     what: &'static str,
     credentials: SearchCredentials,
+    /// The file that holds the secret.
+    secret_file: Option<PathBuf>,
 }
 
 /// Reads the whole section.
@@ -33,10 +35,13 @@ pub(super) fn resolve(layers: &mut Layers<'_>) -> Result<ElasticsearchSettings, 
     let concurrency = layers.quantity(&keys::CONCURRENCY);
     let request_timeout = layers.quantity(&keys::REQUEST_TIMEOUT);
     let max_retries = layers.quantity(&keys::MAX_RETRIES);
+    let circuit_breaker = circuit_breaker(layers);
     let compression = layers.switch(&keys::COMPRESSION);
+    let (credentials, secret_file) = credentials?;
     Ok(ElasticsearchSettings {
         addresses: addresses?,
-        credentials: credentials?,
+        credentials,
+        secret_file,
         ca_file: ca_file?,
         bulk_size: super::to_usize(bulk_size?),
         bulk_bytes: super::to_usize(bulk_bytes?),
@@ -44,7 +49,22 @@ pub(super) fn resolve(layers: &mut Layers<'_>) -> Result<ElasticsearchSettings, 
         concurrency: super::to_usize(concurrency?),
         request_timeout: Duration::from_millis(request_timeout?),
         max_retries: u32::try_from(max_retries?).unwrap_or(u32::MAX),
+        circuit_breaker: circuit_breaker?,
         compression: compression?,
+    })
+}
+
+fn circuit_breaker(layers: &mut Layers<'_>) -> Result<CircuitBreakerSettings, Noted> {
+    let min_requests = layers.quantity(&keys::BREAKER_MIN_REQUESTS);
+    let failure_ratio = layers.quantity(&keys::BREAKER_FAILURE_RATIO);
+    let interval = layers.quantity(&keys::BREAKER_INTERVAL);
+    let open_for = layers.quantity(&keys::BREAKER_OPEN_FOR);
+    let thousandths = u32::try_from(failure_ratio?).unwrap_or(u32::MAX);
+    Ok(CircuitBreakerSettings {
+        min_requests: u32::try_from(min_requests?).unwrap_or(u32::MAX),
+        failure_ratio: f64::from(thousandths) / 1000.0,
+        interval: Duration::from_millis(interval?),
+        open_for: Duration::from_millis(open_for?),
     })
 }
 
@@ -80,7 +100,7 @@ fn addresses(layers: &mut Layers<'_>) -> Result<(Vec<Url>, Option<Candidate>), N
             None => {
                 let (layer, place) = (one.layer, one.place.clone());
                 let what = "a user name and password in the address";
-                found = Some(Candidate { layer, place, what, credentials });
+                found = Some(Candidate { layer, place, what, credentials, secret_file: None });
             }
         }
     }
@@ -127,24 +147,25 @@ fn address(text: &str) -> Result<(Url, Option<SearchCredentials>), String> {
 fn credentials(
     layers: &mut Layers<'_>,
     in_url: Option<Candidate>,
-) -> Result<SearchCredentials, Noted> {
+) -> Result<(SearchCredentials, Option<PathBuf>), Noted> {
     let api_key = api_key(layers);
     let basic = basic(layers);
     let mut candidates: Vec<Candidate> = [api_key?, basic?, in_url].into_iter().flatten().collect();
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.layer));
     let mut candidates = candidates.into_iter();
-    let Some(first) = candidates.next() else { return Ok(SearchCredentials::None) };
+    let Some(first) = candidates.next() else { return Ok((SearchCredentials::None, None)) };
     match candidates.next() {
         Some(second) if second.layer == first.layer => {
             let message = format!("both {} and {} are given; keep one", first.what, second.what);
             Err(layers.note(&second.place, message))
         }
-        _ => Ok(first.credentials),
+        _ => Ok((first.credentials, first.secret_file)),
     }
 }
 
 fn api_key(layers: &mut Layers<'_>) -> Result<Option<Candidate>, Noted> {
-    let Some((key, given)) = layers.secret(&keys::API_KEY, &keys::API_KEY_FILE)? else {
+    let Some((key, given, secret_file)) = layers.secret(&keys::API_KEY, &keys::API_KEY_FILE)?
+    else {
         return Ok(None);
     };
     let complaint = if key.reveal().contains(':') {
@@ -154,7 +175,8 @@ fn api_key(layers: &mut Layers<'_>) -> Result<Option<Candidate>, Noted> {
     } else {
         let (layer, place) = (given.layer, given.place);
         let credentials = SearchCredentials::ApiKey(key);
-        return Ok(Some(Candidate { layer, place, what: "an API key", credentials }));
+        let what = "an API key";
+        return Ok(Some(Candidate { layer, place, what, credentials, secret_file }));
     };
     Err(layers.note(&given.place, format!("the API key {complaint}")))
 }
@@ -164,7 +186,7 @@ fn basic(layers: &mut Layers<'_>) -> Result<Option<Candidate>, Noted> {
     let password = layers.secret(&keys::PASSWORD, &keys::PASSWORD_FILE);
     match (username?, password?) {
         (None, None) => Ok(None),
-        (Some(username), Some((password, given))) => {
+        (Some(username), Some((password, given, secret_file))) => {
             if username.text.contains(':') {
                 // RFC 7617: the first colon ends the user name.
                 return Err(layers.refuse(&keys::USERNAME, &username, "must not contain \":\""));
@@ -175,10 +197,11 @@ fn basic(layers: &mut Layers<'_>) -> Result<Option<Candidate>, Noted> {
                 place: stronger.place.clone(),
                 what: "a user name and password",
                 credentials: SearchCredentials::Basic { username: username.text, password },
+                secret_file,
             }))
         }
         (Some(username), None) => Err(half(layers, &username, "username", &keys::PASSWORD)),
-        (None, Some((_, given))) => Err(half(layers, &given, "password", &keys::USERNAME)),
+        (None, Some((_, given, _))) => Err(half(layers, &given, "password", &keys::USERNAME)),
     }
 }
 

@@ -8,7 +8,9 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::Cli;
-use crate::settings::{ColumnChoice, ElasticsearchSettings, SearchCredentials, TemplatePart};
+use crate::settings::{
+    CircuitBreakerSettings, ColumnChoice, ElasticsearchSettings, SearchCredentials, TemplatePart,
+};
 
 /// A text that must never turn up in an error or a `Debug` output.
 const CANARY: &str = "c4n4ry";
@@ -87,6 +89,7 @@ fn flags_alone_are_enough_and_the_rest_has_defaults() {
     let ElasticsearchSettings {
         addresses,
         credentials,
+        secret_file,
         ca_file,
         bulk_size,
         bulk_bytes,
@@ -94,13 +97,23 @@ fn flags_alone_are_enough_and_the_rest_has_defaults() {
         concurrency,
         request_timeout,
         max_retries,
+        circuit_breaker,
         compression,
     } = settings.elasticsearch;
     assert_eq!(
         addresses.iter().map(url::Url::as_str).collect::<Vec<_>>(),
         ["http://es1:9200/", "http://es2:9200/"]
     );
-    assert_eq!((credentials, ca_file), (SearchCredentials::None, None));
+    assert_eq!((credentials, ca_file, secret_file), (SearchCredentials::None, None, None));
+    let dead_letter = OnRejected::DeadLetter { keep_document: false, max: 10_000 };
+    assert_eq!(settings.on_rejected, dead_letter);
+    let breaker = CircuitBreakerSettings {
+        min_requests: 3,
+        failure_ratio: 0.6,
+        interval: Duration::from_secs(60),
+        open_for: Duration::from_secs(30),
+    };
+    assert_eq!(circuit_breaker, breaker);
     assert_eq!((bulk_size, bulk_bytes, concurrency, max_retries), (1000, 5 << 20, 2, 3));
     assert_eq!(flush_interval, Duration::from_secs(1));
     assert_eq!(request_timeout, Duration::from_secs(30));
@@ -139,9 +152,10 @@ elasticsearch:
   flush_interval: 30
   concurrency: 65
   compression: maybe
-  circuit_breaker: {min_requests: 3}
+  circuit_breaker: {min_requests: 0, ratio: 1, failure_ratio: 60%}
   password: 0123
-on_rejected: dead_letter
+on_rejected: skip
+dead_letters: {keep: true}
 admin: {listen: \"9187\"}
 telemetry: on
 tables:
@@ -163,15 +177,18 @@ tables:
          1s, 5m or 1h",
             "w.yaml:11:16: concurrency: \"65\" must be from 1 to 64",
             "w.yaml:12:16: compression: \"maybe\" must be true or false",
-            "w.yaml:13:3: \"circuit_breaker\" is not in this version",
+            "w.yaml:13:35: min_requests: \"0\" must be from 1 to 1000",
+            "w.yaml:13:38: unknown key \"ratio\" (known here: min_requests, failure_ratio, interval, open_for)",
+            "w.yaml:13:63: failure_ratio: \"60%\" is no part of a whole; write it like 0.6",
             "w.yaml:14:13: \"password\" must be text; put it in quotes",
-            "w.yaml:15:14: on_rejected: \"dead_letter\" is not in this version; \"halt\" is",
-            "w.yaml:16:17: listen: \"9187\" is no address and port, as in 127.0.0.1:9187 or [::1]:9187",
-            "w.yaml:17:1: unknown key \"telemetry\" (known here: memory_budget, shutdown_grace, \
-         on_rejected, on_slot_lost, postgres, elasticsearch, admin, tables)",
-            "w.yaml:20:5: \"where\" is not in this version",
-            "w.yaml:21:19: \"id\" is listed twice",
-            "w.yaml:22:14: \"email\" is renamed but not among the columns that are indexed",
+            "w.yaml:15:14: on_rejected: \"skip\" must be \"dead_letter\" or \"halt\"",
+            "w.yaml:16:16: unknown key \"keep\" (known here: max, keep_document)",
+            "w.yaml:17:17: listen: \"9187\" is no address and port, as in 127.0.0.1:9187 or [::1]:9187",
+            "w.yaml:18:1: unknown key \"telemetry\" (known here: memory_budget, shutdown_grace, \
+         on_rejected, on_slot_lost, dead_letters, postgres, elasticsearch, admin, tables)",
+            "w.yaml:21:5: \"where\" is not in this version",
+            "w.yaml:22:19: \"id\" is listed twice",
+            "w.yaml:23:14: \"email\" is renamed but not among the columns that are indexed",
             "WALDEX_MAX_RETRIES: \"x\" is no whole number",
             "--memory-budget: \"1\" must be from 64KiB to 2GiB",
         ]
@@ -318,6 +335,10 @@ fn search_credentials() {
     assert_eq!(credentials("", None), Ok(SearchCredentials::None));
     assert_eq!(credentials(", username: u, password: p", None), Ok(basic("u", "p")));
     assert_eq!(credentials(", api_key_file: /key", None), Ok(key("a2V5")));
+    let from_file =
+        Given::yaml(&MINIMAL.replace("]}", "], api_key_file: /key}")).file("/key", "a2V5");
+    let secret_file = from_file.load().unwrap().elasticsearch.secret_file;
+    assert_eq!(secret_file.as_deref(), Some(Path::new("/key")), "to be read again");
     let variable = Some(("WALDEX_ELASTICSEARCH_API_KEY", "b3Zlcg=="));
     assert_eq!(credentials(", username: u, password: p", variable), Ok(key("b3Zlcg==")));
     for (more, expected) in [

@@ -37,6 +37,18 @@ pub(super) fn parse_time(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(factor).ok_or("is far too long")
 }
 
+/// `0.6`, `1`: thousandths. Never more than 1, and three digits after the point at most.
+pub(super) fn parse_ratio(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "is no part of a whole; write it like 0.6";
+    let (whole, decimals) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let is_number = |digits: &str| digits.chars().all(|digit| digit.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || whole.is_empty() || decimals.len() > 3 {
+        return Err(EXPECTED);
+    }
+    let thousandths = format!("{whole}{decimals:0<3}");
+    thousandths.parse().map_err(|_| EXPECTED)
+}
+
 /// A whole number; `_` may group digits.
 pub(super) fn parse_count(text: &str) -> Result<u64, &'static str> {
     match split_number(text) {
@@ -71,8 +83,12 @@ pub(super) fn show_quantity(kind: Kind, quantity: u64) -> String {
     let units: &[(u64, &str)] = match kind {
         Kind::Size => &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")],
         Kind::Time => &[(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")],
-        Kind::Count | Kind::Text | Kind::Secret | Kind::Switch => &[],
+        Kind::Count | Kind::Ratio | Kind::Text | Kind::Secret | Kind::Switch => &[],
     };
+    if kind == Kind::Ratio {
+        let decimals = format!("{}.{:03}", quantity / 1000, quantity % 1000);
+        return decimals.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
     let fitting =
         units.iter().find(|(unit, _)| quantity >= *unit && quantity.is_multiple_of(*unit));
     match fitting {
@@ -227,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn ratios() {
+        for (text, thousandths) in [("0.6", 600), ("1", 1000), ("1.0", 1000), (" 0.05 ", 50)] {
+            assert_eq!(parse_ratio(text), Ok(thousandths), "{text}");
+        }
+        for text in ["", ".", ".5", "-0.5", "60%", "0.0001", "1e-1", "0,5"] {
+            assert!(parse_ratio(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn quantities_read_back() {
         for (kind, quantity, text) in [
             (Kind::Size, 5 << 20, "5MiB"),
@@ -236,6 +262,9 @@ mod tests {
             (Kind::Time, 90_000, "90s"),
             (Kind::Time, 600_000, "10m"),
             (Kind::Count, 1000, "1000"),
+            (Kind::Ratio, 600, "0.6"),
+            (Kind::Ratio, 1000, "1"),
+            (Kind::Ratio, 5, "0.005"),
         ] {
             assert_eq!(show_quantity(kind, quantity), text);
         }

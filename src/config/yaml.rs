@@ -121,15 +121,14 @@ impl Walk<'_> {
         }
         for entry in self.mapping(root, "the configuration") {
             match entry.name.as_str() {
-                "postgres" | "elasticsearch" | "admin" => self.section(&entry, file),
                 "tables" => file.tables = self.tables(&entry),
                 _ => self.setting("", &entry, file),
             }
         }
     }
 
-    fn section(&mut self, section: &Entry<'_>, file: &mut FileText) {
-        let prefix = format!("{}.", section.name);
+    fn section(&mut self, path: &str, section: &Entry<'_>, file: &mut FileText) {
+        let prefix = format!("{path}.");
         for entry in self.mapping(section.node, &format!("\"{}\"", section.name)) {
             self.setting(&prefix, &entry, file);
         }
@@ -137,12 +136,16 @@ impl Walk<'_> {
 
     fn setting(&mut self, prefix: &str, entry: &Entry<'_>, file: &mut FileText) {
         let path = format!("{prefix}{}", entry.name);
+        if keys::SECTIONS.contains(&path.as_str()) {
+            return self.section(&path, entry, file);
+        }
         let Some(key) = keys::ALL.iter().find(|key| key.path == path) else {
             let siblings = keys::ALL
                 .iter()
                 .filter(|key| key.path.strip_suffix(key.name()) == Some(prefix))
                 .map(|key| key.name())
-                .chain(keys::SECTIONS.into_iter().filter(|_| prefix.is_empty()));
+                .chain(keys::SECTIONS.into_iter().filter_map(|path| path.strip_prefix(prefix)))
+                .filter(|name| !name.contains('.'));
             self.unknown_key(&path, entry, siblings.collect());
             return;
         };

@@ -3,6 +3,7 @@
 //! The typed APIs of that crate send what Elasticsearch 9 understands; here its transport is used, with
 //! plain `application/json`, because OpenSearch refuses the versioned media types.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use elasticsearch::http::headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue}
 use elasticsearch::http::transport::{MultiNodeConnectionPool, Transport, TransportBuilder};
 use serde_json::Value;
 
-use crate::settings::{ElasticsearchSettings, SearchCredentials};
+use crate::config::secret_in_file;
+use crate::settings::{ElasticsearchSettings, SearchCredentials, Secret};
 
 /// Answers to control calls above this are not ours.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -24,6 +26,9 @@ pub struct Client {
     transport: Transport,
     request_timeout: Duration,
     addresses: String,
+    credentials: SearchCredentials,
+    /// Where the secret of the credentials came from, if from a file.
+    secret_file: Option<PathBuf>,
 }
 
 /// What a node answered, whatever the status.
@@ -62,6 +67,14 @@ pub enum CallError {
     /// No connection to the node.
     #[error("cannot connect to {addresses}: {reason}")]
     NotConnected {
+        /// The configured addresses.
+        addresses: String,
+        /// What the HTTP client said, innermost cause last.
+        reason: String,
+    },
+    /// The connection broke before the whole answer was there.
+    #[error("the connection to {addresses} broke: {reason}")]
+    Broken {
         /// The configured addresses.
         addresses: String,
         /// What the HTTP client said, innermost cause last.
@@ -108,15 +121,8 @@ impl Client {
             .disable_proxy()
             .enable_meta_header(false)
             .request_body_compression(settings.compression);
-        match &settings.credentials {
-            SearchCredentials::None => {}
-            SearchCredentials::Basic { username, password } => {
-                let password = password.reveal().to_owned();
-                builder = builder.auth(Credentials::Basic(username.clone(), password));
-            }
-            SearchCredentials::ApiKey(key) => {
-                builder = builder.auth(Credentials::EncodedApiKey(key.reveal().to_owned()));
-            }
+        if let Some(credentials) = as_sent(&settings.credentials) {
+            builder = builder.auth(credentials);
         }
         if let Some(path) = &settings.ca_file {
             let unusable =
@@ -131,7 +137,31 @@ impl Client {
             transport,
             request_timeout: settings.request_timeout,
             addresses: addresses.join(", "),
+            credentials: settings.credentials.clone(),
+            secret_file: settings.secret_file.clone(),
         })
+    }
+
+    /// Reads the file of the password or API key again, for all clones. Whether there is one to use now:
+    /// whoever rotates a secret revokes the old one at some moment.
+    pub async fn reread_secret(&self) -> bool {
+        let Some(path) = &self.secret_file else { return false };
+        let Ok(content) = tokio::fs::read_to_string(path).await else { return false };
+        let Some(secret) = secret_in_file(&content).map(|secret| Secret::new(secret.to_owned()))
+        else {
+            return false;
+        };
+        let credentials = match &self.credentials {
+            SearchCredentials::None => return false,
+            SearchCredentials::Basic { username, .. } => {
+                SearchCredentials::Basic { username: username.clone(), password: secret }
+            }
+            SearchCredentials::ApiKey(_) => SearchCredentials::ApiKey(secret),
+        };
+        if let Some(credentials) = as_sent(&credentials) {
+            self.transport.set_auth(credentials);
+        }
+        true
     }
 
     /// Limit of one request.
@@ -193,11 +223,40 @@ impl Client {
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
         });
-        if refused || full(error).contains("error trying to connect") {
+        let text = full(error);
+        if refused || text.contains("error trying to connect") {
             CallError::NotConnected { addresses, reason }
+        } else if BROKEN.iter().any(|words| text.contains(words)) || chain(error).any(is_broken) {
+            CallError::Broken { addresses, reason }
         } else {
             CallError::NoAnswer { addresses, reason }
         }
+    }
+}
+
+/// What hyper says of a connection that ended too early, beside what the system says.
+const BROKEN: [&str; 2] =
+    ["connection closed before message completed", "error writing a body to connection"];
+
+fn is_broken(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let ended = [
+        ErrorKind::BrokenPipe,
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+        ErrorKind::UnexpectedEof,
+    ];
+    io.is_some_and(|kind| ended.contains(&kind))
+}
+
+fn as_sent(credentials: &SearchCredentials) -> Option<Credentials> {
+    match credentials {
+        SearchCredentials::None => None,
+        SearchCredentials::Basic { username, password } => {
+            Some(Credentials::Basic(username.clone(), password.reveal().to_owned()))
+        }
+        SearchCredentials::ApiKey(key) => Some(Credentials::EncodedApiKey(key.reveal().to_owned())),
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Answer, CallError, Client, path_segment};
 
+const WRITE_SUFFIX: &str = "-write";
+
 /// The physical index of a generation.
 pub fn generation_index(index: &str, generation: u32) -> String {
     format!("{index}-{generation:06}")
@@ -16,7 +18,22 @@ pub fn generation_index(index: &str, generation: u32) -> String {
 
 /// The alias that bulks name.
 pub fn write_alias(index: &str, generation: u32) -> String {
-    format!("{}-write", generation_index(index, generation))
+    format!("{}{WRITE_SUFFIX}", generation_index(index, generation))
+}
+
+/// The write alias of a physical index of ours.
+pub fn write_alias_of(physical: &str) -> String {
+    format!("{physical}{WRITE_SUFFIX}")
+}
+
+/// The physical index behind a write alias of ours.
+pub fn physical_of(write_alias: &str) -> &str {
+    write_alias.strip_suffix(WRITE_SUFFIX).unwrap_or(write_alias)
+}
+
+/// The name readers use, of a physical index of ours.
+pub fn readers_name_of(physical: &str) -> &str {
+    physical.rsplit_once('-').map_or(physical, |(index, _)| index)
 }
 
 /// The generation that a physical index is, if it is one of `index`.
@@ -252,6 +269,13 @@ pub async fn delete(client: &Client, index: &str, generation: u32) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        let alias = write_alias("user-s", 12);
+        assert_eq!(physical_of(&alias), "user-s-000012");
+        assert_eq!(readers_name_of(physical_of(&alias)), "user-s");
+    }
 
     #[test]
     fn generations_are_told_from_other_indices() {

@@ -9,6 +9,9 @@ const LONGEST_MS: u64 = 10_000;
 /// For what only an operator ends (credentials, a write block): no need to ask often.
 const SLOW_MS: u64 = 5_000;
 
+/// A server that asks for a longer pause (`Retry-After`) is asked again after this time.
+const ASKED_SECONDS_MAX: u64 = 300;
+
 /// Counts the attempts of one request.
 #[derive(Debug, Default)]
 pub struct Backoff {
@@ -26,8 +29,12 @@ impl Backoff {
         let ceiling = FIRST_MS.saturating_mul(1 << self.attempts.min(16)).min(LONGEST_MS);
         self.attempts = self.attempts.saturating_add(1);
         let jittered = rand::rng().random_range(ceiling / 2..=ceiling);
-        let asked = retry_after_seconds.unwrap_or(0).saturating_mul(1000).min(6 * LONGEST_MS);
-        Duration::from_millis(jittered.max(asked))
+        Duration::from_millis(jittered).max(Self::asked(retry_after_seconds.unwrap_or(0)))
+    }
+
+    /// The pause that the server asked for.
+    pub fn asked(seconds: u64) -> Duration {
+        Duration::from_secs(seconds.min(ASKED_SECONDS_MAX))
     }
 
     /// The wait before the next attempt at something an operator has to end.

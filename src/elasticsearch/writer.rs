@@ -1,31 +1,46 @@
 //! A lane's way to the cluster: one batch in, its receipt out, however often that takes.
 //!
 //! "No answer" means that any subset of the items may have been applied, so the same items are sent again
-//! until each has a definite answer; versions make that harmless. An outage of any length is waited out.
+//! until each has a definite answer; versions make that harmless. An outage of any length is waited out, and
+//! so is whatever an operator can put right.
 
 use std::time::Duration;
 
-use super::client::{Answer, CallError, Client};
-use super::retry::Backoff;
-use crate::bulk::answer::{FILTER_PATH, Rejection};
-use crate::bulk::batch::{Batch, Receipt, Settled};
+use super::dead_letter::DeadLetters;
+use super::delivery::Delivery;
+use super::gate::Gate;
+use super::sender::Sender;
+use crate::bulk::batch::{Batch, Receipt};
+use crate::bulk::obstacle::{Cause, Rejection};
 
 /// Why a batch will never be confirmed as things stand. Nothing of it is acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// One item.
-    #[error("the cluster refused a document: {0}")]
-    Rejected(Rejection),
-    /// The index or its alias.
-    #[error("the cluster cannot write to the index: {0}")]
-    Misconfigured(Rejection),
-    /// The request as a whole.
-    #[error("the cluster refused a bulk request: status {status}, {kind}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// The error's type.
-        kind: String,
+    /// A document, while rejected ones halt the run.
+    #[error("the cluster refused a document of the index \"{index}\": {reason}")]
+    Rejected {
+        /// The index.
+        index: String,
+        /// Why.
+        reason: Rejection,
+    },
+    /// More documents than may be passed over.
+    #[error(
+        "the cluster refuses too many documents: {open} dead letters, {max} allowed; the last one: {reason}"
+    )]
+    TooManyRejected {
+        /// Letters that would be open.
+        open: usize,
+        /// `dead_letters.max`.
+        max: usize,
+        /// The last refusal.
+        reason: Rejection,
+    },
+    /// The index is not there any more.
+    #[error("the index \"{index}\" is gone")]
+    IndexGone {
+        /// The physical index.
+        index: String,
     },
 }
 
@@ -33,25 +48,36 @@ impl WriteError {
     /// What the operator can do.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Rejected(_) => {
+            Self::Rejected { .. } => {
                 "correct the mapping or the row, then start again: nothing was acknowledged; \
                  `waldex run --reload` builds a new index with a changed mapping"
             }
-            Self::Misconfigured(_) => {
-                "restore the index and its alias, or build it anew with `waldex run --reload`"
+            Self::TooManyRejected { .. } => {
+                "see `waldex dead-letters list`; correct the mapping and `waldex run --reload`, or raise \
+                 dead_letters.max; nothing beyond the letters was acknowledged"
             }
-            Self::Refused { status: 413, .. } => {
-                "lower elasticsearch.bulk_bytes, or raise the server's http.max_content_length"
+            Self::IndexGone { .. } => {
+                "`waldex run --reload` builds every index anew, and readers change over when it is complete"
             }
-            Self::Refused { .. } => "see the cluster's log for the request it refused",
         }
     }
 }
 
-/// What a lane tells while it waits.
+/// What a sender tells meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It waits.
+    Waiting(Waiting),
+    /// Documents were refused, and their dead letters are durable.
+    Buried(Buried),
+}
+
+/// Why it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Why the last attempt failed.
+    /// What stands in the way.
+    pub cause: Cause,
+    /// The same in words.
     pub reason: String,
     /// Attempts so far.
     pub attempts: u32,
@@ -59,96 +85,97 @@ pub struct Waiting {
     pub pause: Duration,
 }
 
+/// Documents that were passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buried {
+    /// How many.
+    pub documents: usize,
+    /// Letters that are open now.
+    pub open: usize,
+    /// Index of the first.
+    pub index: String,
+    /// Reason of the first.
+    pub reason: Rejection,
+}
+
 /// Sends batches, one at a time.
 #[derive(Clone)]
 pub struct Writer {
-    client: Client,
+    pub(super) sender: Sender,
+    pub(super) gate: Gate,
+    /// Where refused documents go; without it they halt the run.
+    pub(super) letters: Option<DeadLetters>,
     /// Attempts that follow at once when a node cannot be reached, so that another node is tried.
-    quick_retries: u32,
-}
-
-enum Attempt {
-    Done(Receipt),
-    Again { rest: Batch, reason: String, retry_after_seconds: Option<u64>, slow: bool },
+    pub(super) quick_retries: u32,
 }
 
 impl Writer {
-    /// A writer over a client.
-    pub fn new(client: Client, quick_retries: u32) -> Self {
-        Self { client, quick_retries }
+    /// A writer that stops at a refused document.
+    pub fn new(sender: Sender, gate: Gate, quick_retries: u32) -> Self {
+        Self { sender, gate, letters: None, quick_retries }
     }
 
-    /// Sends `batch` until every item is confirmed or one is refused for good. `waiting` is told before
-    /// each pause.
+    /// The same with a place for refused documents.
+    pub fn with_letters(self, letters: Option<DeadLetters>) -> Self {
+        Self { letters, ..self }
+    }
+
+    /// Where refused documents go.
+    pub fn letters(&self) -> Option<&DeadLetters> {
+        self.letters.as_ref()
+    }
+
+    /// Whether requests pause because most of them fail.
+    pub fn is_circuit_open(&self) -> bool {
+        self.gate.is_open_circuit()
+    }
+
+    /// Sends `batch` until every item is confirmed: applied, superseded, or buried. `tell` hears of everything
+    /// that takes long.
+    ///
+    /// # Errors
+    /// An item will never be confirmed.
     pub async fn write(
         &self,
-        mut batch: Batch,
-        mut waiting: impl FnMut(Waiting),
+        batch: Batch,
+        mut tell: impl FnMut(Event),
     ) -> Result<Receipt, WriteError> {
-        let mut backoff = Backoff::default();
-        loop {
-            let items = batch.items();
-            match self.attempt(batch).await? {
-                Attempt::Done(receipt) => return Ok(receipt),
-                Attempt::Again { rest, reason, retry_after_seconds, slow } => {
-                    if rest.items() < items {
-                        backoff = Backoff::default();
-                    }
-                    let pause =
-                        if slow { backoff.next_slow() } else { backoff.next(retry_after_seconds) };
-                    if backoff.attempts() > self.quick_retries {
-                        waiting(Waiting { reason, attempts: backoff.attempts(), pause });
-                    }
-                    tokio::time::sleep(pause).await;
-                    batch = rest;
-                }
-            }
+        self.wait_for_unanswered(&batch, &mut tell).await;
+        let outdated = self.letters.as_ref().map(|letters| letters.of(&batch)).unwrap_or_default();
+        let mut delivery = Delivery::new(self, &mut tell);
+        let receipt = delivery.run(batch).await?;
+        let buried = delivery.into_buried();
+        if let Some(letters) = &self.letters {
+            // What was refused once and is written now has no letter any more; before the receipt is given
+            // away, or a crash would leave the letter for ever.
+            let outdated = outdated.into_iter().filter(|letter| !buried.contains(&letter.hash));
+            letters.remove(outdated.collect(), &mut tell).await;
+        }
+        Ok(receipt)
+    }
+
+    /// An unanswered request that carries the same documents with the same version must be over first.
+    async fn wait_for_unanswered(&self, batch: &Batch, tell: &mut impl FnMut(Event)) {
+        if let Some(until) = self.gate.holds(batch) {
+            wait_until(until.into(), tell).await;
         }
     }
 
-    async fn attempt(&self, batch: Batch) -> Result<Attempt, WriteError> {
-        let query = [("require_alias", "true"), ("filter_path", FILTER_PATH)];
-        let answer = match self.client.bulk(&query, batch.body()).await {
-            Ok(answer) => answer,
-            Err(error) => return Ok(unanswered(batch, &error)),
-        };
-        if !answer.is_success() {
-            return refused(batch, &answer);
-        }
-        match batch.settle(&answer.body) {
-            Ok(Settled::Done(receipt)) => Ok(Attempt::Done(receipt)),
-            Ok(Settled::Again { rest, status, kind }) => Ok(Attempt::Again {
-                rest,
-                reason: format!("status {status}, {kind}"),
-                retry_after_seconds: answer.retry_after_seconds,
-                slow: matches!(status, 401 | 403),
-            }),
-            Ok(Settled::Refused { rejection, .. }) => Err(if rejection.is_configuration() {
-                WriteError::Misconfigured(rejection)
-            } else {
-                WriteError::Rejected(rejection)
-            }),
-            Err((rest, error)) => Ok(Attempt::Again {
-                rest,
-                reason: error.to_string(),
-                retry_after_seconds: None,
-                slow: false,
-            }),
+    /// Waits until no unanswered request can write anything of this version any more.
+    pub async fn wait_for_version(&self, version: i64, tell: &mut impl FnMut(Event)) {
+        if let Some(until) = self.gate.holds_version(version) {
+            wait_until(until.into(), tell).await;
         }
     }
 }
 
-fn unanswered(rest: Batch, error: &CallError) -> Attempt {
-    Attempt::Again { rest, reason: error.to_string(), retry_after_seconds: None, slow: false }
-}
-
-/// A whole request that was not carried out: overload and outage pass, anything else does not.
-fn refused(rest: Batch, answer: &Answer) -> Result<Attempt, WriteError> {
-    let reason = format!("status {}, {}", answer.status, answer.error_kind());
-    let retry_after_seconds = answer.retry_after_seconds;
-    match answer.status {
-        401 | 403 => Ok(Attempt::Again { rest, reason, retry_after_seconds, slow: true }),
-        408 | 429 | 500.. => Ok(Attempt::Again { rest, reason, retry_after_seconds, slow: false }),
-        status => Err(WriteError::Refused { status, kind: answer.error_kind() }),
-    }
+async fn wait_until(until: tokio::time::Instant, tell: &mut impl FnMut(Event)) {
+    tell(Event::Waiting(Waiting {
+        cause: Cause::Unanswered,
+        reason: "an earlier request of the same transaction was not answered and may still be carried out"
+            .to_owned(),
+        attempts: 0,
+        pause: until.saturating_duration_since(tokio::time::Instant::now()),
+    }));
+    tokio::time::sleep_until(until).await;
 }

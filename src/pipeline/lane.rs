@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use super::Tick;
 use crate::bulk::answer::Action;
-use crate::bulk::batch::{Batch, OpenBatch, Printed, Receipt, Sequence};
+use crate::bulk::batch::{Batch, Printed, Receipt, Sequence};
+use crate::bulk::open::OpenBatch;
 
 /// Which lane; `0..concurrency`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,8 @@ pub use row::BinaryColumn;
 pub use target::TablePlan;
 
 use crate::bulk::answer::Action;
-use crate::bulk::batch::{Batch, Printed, Receipt, Sequence, document_hash};
+use crate::bulk::batch::{Batch, Printed, Receipt, Sequence};
+use crate::bulk::open::document_hash;
 use crate::document::Field;
 use crate::document::projection::ProjectionError;
 use crate::lsn::Lsn;
@@ -164,6 +165,8 @@ pub struct Counters {
     pub applied: u64,
     /// Items for which the server held something newer.
     pub superseded: u64,
+    /// Items that the server refused, whose dead letters are durable.
+    pub dead_lettered: u64,
     /// Rows whose columns were selected again.
     pub reselected: u64,
 }
@@ -177,6 +180,7 @@ impl Counters {
             transactions: self.transactions + other.transactions,
             applied: self.applied + other.applied,
             superseded: self.superseded + other.superseded,
+            dead_lettered: self.dead_lettered + other.dead_lettered,
             reselected: self.reselected + other.reselected,
         }
     }
@@ -564,6 +568,7 @@ impl Pipeline {
     pub fn finish_batch(&mut self, lane: LaneId, receipt: Receipt) {
         self.counters.applied += receipt.applied();
         self.counters.superseded += receipt.superseded();
+        self.counters.dead_lettered += receipt.dead_lettered();
         if let Some(lane) = self.lanes.get_mut(lane.0) {
             lane.finish(&receipt);
         }

@@ -4,18 +4,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::bulk::batch::{Batch, Receipt};
-use crate::elasticsearch::writer::{Waiting, WriteError, Writer};
+use crate::elasticsearch::writer::{Event, WriteError, Writer};
 use crate::pipeline::{LaneId, Pipeline, Tick};
 
-/// Reports that may wait to be read; a lane gives up "still waiting" reports rather than wait itself.
+/// Reports that may wait to be read; a lane gives up what it tells meanwhile rather than wait itself.
 const REPORTS_MAX: usize = 64;
 
 /// What a lane says.
 pub(crate) enum Report {
     /// Its batch is decided.
     Decided(LaneId, Result<Receipt, WriteError>),
-    /// It waits before the next attempt.
-    Waiting(LaneId, Waiting),
+    /// What it tells before that.
+    Meanwhile(LaneId, Event),
 }
 
 /// The lanes' tasks; they end with this.
@@ -70,7 +70,7 @@ async fn run_lane(
     reports: mpsc::Sender<Report>,
 ) {
     while let Some(batch) = batches.recv().await {
-        let tell = |waiting| drop(reports.try_send(Report::Waiting(lane, waiting)));
+        let tell = |event| drop(reports.try_send(Report::Meanwhile(lane, event)));
         let decided = writer.write(batch, tell).await;
         if reports.send(Report::Decided(lane, decided)).await.is_err() {
             return;

@@ -146,7 +146,7 @@ impl Loading<'_> {
                 self.progress.lane_is_well(lane);
                 self.pipeline.finish_batch(lane, decided?);
             }
-            Report::Waiting(lane, waiting) => self.progress.lane_waits(lane, &waiting),
+            Report::Meanwhile(lane, event) => self.progress.lane_tells(lane, &event),
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 pub mod dry_run;
 mod lanes;
+mod letters;
 mod load;
 mod progress;
 mod recorder;
@@ -26,7 +27,9 @@ use tracing::{info, warn};
 use crate::admin::{self, AdminSettings};
 use crate::cli::{Reload, Until};
 use crate::elasticsearch::client::Client;
+use crate::elasticsearch::gate::Gate;
 use crate::elasticsearch::retry::Backoff;
+use crate::elasticsearch::sender::Sender;
 use crate::elasticsearch::state::{State, StateStore};
 use crate::elasticsearch::writer::Writer;
 use crate::error::{Class, Error};
@@ -93,7 +96,14 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
     let Some(started) = patiently(&shutdown, Some(START_PATIENCE), attempt).await? else {
         return Ok(());
     };
-    let writer = Writer::new(client.clone(), settings.elasticsearch.max_retries);
+    let (sender, gate) = (Sender::new(client.clone()), Gate::new(&settings.elasticsearch));
+    let attempt = || letters::open(settings, &client, &sender, &gate);
+    let Some(letters) = patiently(&shutdown, Some(START_PATIENCE), attempt).await? else {
+        return Ok(());
+    };
+    let writer = Writer::new(sender, gate, settings.elasticsearch.max_retries);
+    let writer = writer.with_letters(letters);
+    progress.watch(&writer);
     let lanes = Lanes::start(&writer, settings.elasticsearch.concurrency);
     let mut run = Run { settings, client, store, writer, lanes, clock: Clock::start(), shutdown };
     run.live(started, &mut progress).await
@@ -251,6 +261,9 @@ impl Run<'_> {
         until: Option<Lsn>,
         progress: &mut Progress,
     ) -> Result<Life, Error> {
+        if let Some(letters) = self.writer.letters() {
+            letters::know(letters, plan, &state).await;
+        }
         let opened = self.open(session, plan, &mut store, &mut state, progress).await;
         let Opened { session, stream, live_from } = match opened {
             Ok(Some(opened)) => opened,
@@ -273,7 +286,8 @@ impl Run<'_> {
         };
         let tables = plan.tables.iter().map(|table| table.published.clone()).collect();
         let mut working = Working::new(session, Arc::new(rows_session), tables, search);
-        let mut recorder = Recorder::new(self.client.clone(), store, state);
+        let letters = self.writer.letters().cloned();
+        let mut recorder = Recorder::new(self.client.clone(), store, state, letters);
         // What was loaded again is only of use once its readers have it.
         let until = until.map(|until| until.max(recorder.last_handover().unwrap_or(until)));
         let streaming = Streaming {
@@ -426,7 +440,7 @@ impl Run<'_> {
                     lanes::Report::Decided(lane, decided) => {
                         pipeline.finish_batch(lane, decided?);
                     }
-                    lanes::Report::Waiting(lane, waiting) => progress.lane_waits(lane, &waiting),
+                    lanes::Report::Meanwhile(lane, event) => progress.lane_tells(lane, &event),
                 },
             }
         }

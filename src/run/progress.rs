@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::vitals::{Movement, State, Vitals};
-use crate::elasticsearch::writer::Waiting;
+use crate::bulk::obstacle::Cause;
+use crate::elasticsearch::dead_letter::DeadLetters;
+use crate::elasticsearch::writer::{Buried, Event, Waiting, Writer};
 use crate::lsn::Lsn;
 use crate::pipeline::{Counters, LaneId, Pipeline};
 
@@ -23,7 +25,12 @@ pub(crate) struct Progress {
     rows_said: u64,
     /// Of the pipelines before the present one.
     before: Counters,
-    waiting: Vec<(LaneId, String)>,
+    waiting: Vec<(LaneId, Cause, String)>,
+    /// Documents that were passed over since that was told last.
+    buried: usize,
+    buried_told_at: Option<Instant>,
+    /// Knows the open dead letters and the circuit.
+    writer: Option<Writer>,
     state: State,
     said_state: State,
     /// Where the source was when the stream began: reached, it is live.
@@ -42,6 +49,9 @@ impl Progress {
             rows_said: 0,
             before: Counters::default(),
             waiting: Vec::new(),
+            buried: 0,
+            buried_told_at: None,
+            writer: None,
             state: State::Starting,
             said_state: State::Starting,
             live_from: Lsn::ZERO,
@@ -50,6 +60,11 @@ impl Progress {
             publish,
         };
         (progress, published)
+    }
+
+    /// What the lanes write with.
+    pub(crate) fn watch(&mut self, writer: &Writer) {
+        self.writer = Some(writer.clone());
     }
 
     /// A change of state is a line of its own.
@@ -73,18 +88,26 @@ impl Progress {
     fn say_state(&mut self, stuck_or_state: State) {
         let waits = stuck_or_state != State::Stuck && !self.waiting.is_empty();
         let shown = if waits { State::Backpressure } else { stuck_or_state };
-        let reason = self.waiting.first().map(|(_, reason)| reason.clone());
-        if shown != self.said_state {
-            info!(state = shown.name(), before = self.said_state.name(), reason, "state");
+        let worst = self.waiting.iter().max_by_key(|(_, cause, _)| *cause);
+        let cause = worst.map(|(_, cause, _)| *cause);
+        let reason = worst.map(|(_, _, reason)| reason.clone());
+        if (shown, cause) != (self.said_state, self.vitals.cause) {
+            let cause = cause.map(Cause::name);
+            info!(state = shown.name(), before = self.said_state.name(), cause, reason, "state");
             self.said_state = shown;
         }
         self.vitals.state = shown;
+        self.vitals.cause = cause;
         self.vitals.reason = reason;
         self.publish();
     }
 
     fn publish(&mut self) {
         self.vitals.at = Instant::now();
+        if let Some(writer) = &self.writer {
+            self.vitals.dead_letters = writer.letters().map_or(0, DeadLetters::count);
+            self.vitals.is_circuit_open = writer.is_circuit_open();
+        }
         self.publish.send_replace(self.vitals.clone());
     }
 
@@ -94,24 +117,49 @@ impl Progress {
         self.vitals.counters = self.before;
     }
 
-    pub(crate) fn lane_waits(&mut self, lane: LaneId, waiting: &Waiting) {
+    pub(crate) fn lane_tells(&mut self, lane: LaneId, event: &Event) {
+        match event {
+            Event::Waiting(waiting) => self.lane_waits(lane, waiting),
+            Event::Buried(buried) => self.buried(buried),
+        }
+    }
+
+    fn lane_waits(&mut self, lane: LaneId, waiting: &Waiting) {
         warn!(
             lane = lane.0,
+            cause = waiting.cause.name(),
             reason = waiting.reason,
             attempts = waiting.attempts,
             pause_ms = u64::try_from(waiting.pause.as_millis()).unwrap_or(u64::MAX),
             "the cluster does not take a bulk, trying on"
         );
-        self.waiting.retain(|(other, _)| *other != lane);
-        self.waiting.push((lane, waiting.reason.clone()));
+        self.waiting.retain(|(other, ..)| *other != lane);
+        self.waiting.push((lane, waiting.cause, waiting.reason.clone()));
         self.say_state(self.state);
+    }
+
+    /// The first is told at once, those that follow at intervals: there may be thousands.
+    fn buried(&mut self, buried: &Buried) {
+        self.buried += buried.documents;
+        if self.buried_told_at.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return;
+        }
+        warn!(
+            documents = self.buried,
+            open = buried.open,
+            index = buried.index,
+            reason = %buried.reason,
+            "the cluster refuses documents: see `waldex dead-letters list`"
+        );
+        self.buried_told_at = Some(Instant::now());
+        self.buried = 0;
     }
 
     pub(crate) fn lane_is_well(&mut self, lane: LaneId) {
         if self.waiting.is_empty() {
             return;
         }
-        self.waiting.retain(|(waiting, _)| *waiting != lane);
+        self.waiting.retain(|(waiting, ..)| *waiting != lane);
         self.say_state(self.state);
     }
 
@@ -158,6 +206,7 @@ impl Progress {
             transactions = counters.transactions,
             applied = counters.applied,
             superseded = counters.superseded,
+            dead_letters = self.vitals.dead_letters,
             reselected = counters.reselected,
             bytes_in_flight = self.vitals.bytes_in_flight,
             requests_in_flight = self.vitals.requests_in_flight,

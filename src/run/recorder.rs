@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::elasticsearch::client::Client;
+use crate::elasticsearch::dead_letter::DeadLetters;
 use crate::elasticsearch::index;
 use crate::elasticsearch::retry::Backoff;
 use crate::elasticsearch::state::{RecordedLsn, State, StateError, StateStore};
@@ -26,6 +27,7 @@ struct Owned {
     client: Client,
     store: StateStore,
     state: State,
+    letters: Option<DeadLetters>,
 }
 
 type Written = (Box<Owned>, Result<RecordedLsn, StateError>);
@@ -43,9 +45,14 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(client: Client, store: StateStore, state: State) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        store: StateStore,
+        state: State,
+        letters: Option<DeadLetters>,
+    ) -> Self {
         let handover_at = handovers(&state).min();
-        let owned = Some(Box::new(Owned { client, store, state }));
+        let owned = Some(Box::new(Owned { client, store, state, letters }));
         let recorded = RecordedLsn::default();
         Self {
             owned,
@@ -147,7 +154,7 @@ async fn record(mut owned: Box<Owned>, durable: DurableLsn) -> Written {
 }
 
 async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedLsn, StateError> {
-    let Owned { client, store, state } = owned;
+    let Owned { client, store, state, letters } = owned;
     let mut next = state.clone();
     for (name, table) in &mut next.tables {
         let complete = table.load_end_lsn.is_some_and(|end| durable.lsn() >= end);
@@ -177,19 +184,24 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
     }
     let recorded = store.record(&mut next, durable).await?;
     *state = next;
-    remove_previous(client, state).await;
+    remove_previous(client, state, letters.as_ref()).await;
     Ok(recorded)
 }
 
 /// Superseded generations go once the state says that readers have the new one.
-async fn remove_previous(client: &Client, state: &mut State) {
+async fn remove_previous(client: &Client, state: &mut State, letters: Option<&DeadLetters>) {
     for (name, table) in &mut state.tables {
         let Some(previous) = table.previous_generation.filter(|_| table.readable) else { continue };
         match index::delete(client, &table.index, previous).await {
             Ok(()) => table.previous_generation = None,
             Err(error) => {
-                warn!(%error, table = name, "cannot delete the superseded generation yet")
+                warn!(%error, table = name, "cannot delete the superseded generation yet");
+                continue;
             }
+        }
+        let physical = index::generation_index(&table.index, previous);
+        if let Some(letters) = letters {
+            letters.discard_where(|letter| letter.index == physical).await;
         }
     }
 }

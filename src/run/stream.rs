@@ -174,8 +174,8 @@ impl Streaming<'_> {
                 Ok(())
             }
             Report::Decided(_, Err(error)) => Err(error.into()),
-            Report::Waiting(lane, waiting) => {
-                self.progress.lane_waits(lane, &waiting);
+            Report::Meanwhile(lane, event) => {
+                self.progress.lane_tells(lane, &event);
                 Ok(())
             }
         }

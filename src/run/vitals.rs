@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::bulk::obstacle::Cause;
 use crate::lsn::Lsn;
 use crate::pipeline::Counters;
 
@@ -76,6 +77,8 @@ impl State {
 pub struct Vitals {
     /// Where it stands.
     pub state: State,
+    /// What kind of obstacle it is that the cluster does not take what it is sent, while that is so.
+    pub cause: Option<Cause>,
     /// Why the cluster does not take what it is sent, while that is so.
     pub reason: Option<String>,
     /// When this was published.
@@ -94,6 +97,10 @@ pub struct Vitals {
     pub durable: Lsn,
     /// Up to where Postgres was told.
     pub confirmed: Lsn,
+    /// Refused documents whose dead letter is open.
+    pub dead_letters: usize,
+    /// Whether requests pause because most of them fail.
+    pub is_circuit_open: bool,
     /// Age of the newest confirmed commit while anything is behind it, in seconds; 0 when nothing is.
     pub lag_seconds: u64,
 }
@@ -103,6 +110,7 @@ impl Vitals {
     pub fn new() -> Self {
         Self {
             state: State::Starting,
+            cause: None,
             reason: None,
             at: Instant::now(),
             counters: Counters::default(),
@@ -112,6 +120,8 @@ impl Vitals {
             received: Lsn::ZERO,
             durable: Lsn::ZERO,
             confirmed: Lsn::ZERO,
+            dead_letters: 0,
+            is_circuit_open: false,
             lag_seconds: 0,
         }
     }
@@ -165,7 +175,8 @@ impl Movement {
         is_idle: bool,
         now: Instant,
     ) -> bool {
-        let seen = (counters.rows, counters.applied + counters.superseded, received, durable);
+        let decided = counters.applied + counters.superseded + counters.dead_lettered;
+        let seen = (counters.rows, decided, received, durable);
         if seen != self.seen || is_idle {
             (self.seen, self.moved_at) = (seen, now);
         }

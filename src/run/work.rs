@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::truncate::remove_all;
-use crate::elasticsearch::writer::Writer;
+use crate::elasticsearch::writer::{Event, Writer};
 use crate::error::Error;
 use crate::pipeline::{Pipeline, PipelineError, Reselect, Truncate, Work};
 use crate::postgres::PostgresError;
@@ -146,12 +146,11 @@ async fn select_again(
 async fn empty(search: Option<(Client, Writer)>, truncate: Truncate) -> Result<Done, Error> {
     let Some((client, writer)) = search else { return Ok(Done::Truncated) };
     for alias in &truncate.write_aliases {
-        let tell = |waiting: crate::elasticsearch::writer::Waiting| {
-            warn!(
-                reason = waiting.reason,
-                attempts = waiting.attempts,
-                "cannot empty the index yet"
-            );
+        let tell = |event| {
+            if let Event::Waiting(waiting) = event {
+                let (cause, reason) = (waiting.cause.name(), waiting.reason);
+                warn!(cause, reason, attempts = waiting.attempts, "cannot empty the index yet");
+            }
         };
         let removed = remove_all(&client, &writer, alias, truncate.version, tell).await?;
         info!(index = alias, documents = removed, "truncate: documents removed");

@@ -3,6 +3,7 @@
 mod admin;
 mod changes;
 mod commands;
+mod dead_letters;
 mod faults;
 mod load;
 mod quickstart;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use rand::RngExt;
-use waldex::bulk::batch::{Batch, Settled};
+use waldex::bulk::batch::Batch;
+use waldex::bulk::settle::Settled;
 use waldex::pipeline::{LaneId, Pipeline, Tick};
 
 use super::cluster::{Cluster, Item, Versioning};

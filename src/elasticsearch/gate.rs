@@ -1,0 +1,297 @@
+//! What all senders of bulks share: who may send now, and how much.
+//!
+//! The circuit breaker and the throttle decide; the lock is held for a few instructions and never over an
+//! await.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::breaker::{Admission, Breaker, Change};
+use super::unanswered::Unanswered;
+use crate::bulk::batch::Batch;
+use crate::bulk::throttle::Throttle;
+use crate::settings::ElasticsearchSettings;
+
+/// Clones are the same gate.
+#[derive(Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A request ended, or the breaker changed.
+    changed: Notify,
+}
+
+struct State {
+    breaker: Breaker,
+    throttle: Throttle,
+    in_flight: usize,
+    /// The server asked for a pause (`Retry-After`).
+    paused_until: Option<Instant>,
+    unanswered: Unanswered,
+}
+
+/// The right to send one request. Dropping it without a report gives it back.
+pub struct Pass {
+    gate: Gate,
+    is_probe: bool,
+    is_reported: bool,
+    /// Documents in the request, at most.
+    pub items_max: usize,
+    /// Bytes in the request, at most.
+    pub bytes_max: usize,
+}
+
+enum Entry {
+    Go(Pass),
+    /// `true` if the breaker is why.
+    At(Instant, bool),
+    Later,
+}
+
+impl Gate {
+    /// An open gate with the configured limits.
+    pub fn new(settings: &ElasticsearchSettings) -> Self {
+        let state = State {
+            breaker: Breaker::new(settings.circuit_breaker, Instant::now()),
+            throttle: Throttle::new(settings.bulk_size, settings.concurrency),
+            in_flight: 0,
+            paused_until: None,
+            unanswered: Unanswered::default(),
+        };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a request may be sent. `waits` is told of each pause of the breaker.
+    pub async fn enter(&self, mut waits: impl FnMut(Duration)) -> Pass {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            match self.try_enter() {
+                Entry::Go(pass) => return pass,
+                Entry::Later => changed.await,
+                Entry::At(at, by_breaker) => {
+                    if by_breaker {
+                        waits(at.saturating_duration_since(Instant::now()));
+                    }
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(at.into()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_enter(&self) -> Entry {
+        let now = Instant::now();
+        let mut state = self.state();
+        if let Some(until) = state.paused_until.filter(|until| *until > now) {
+            return Entry::At(until, false);
+        }
+        if state.in_flight >= state.throttle.requests() {
+            return Entry::Later;
+        }
+        let is_probe = match state.breaker.admit(now) {
+            Admission::Go => false,
+            Admission::Probe => true,
+            Admission::At(until) => return Entry::At(until, true),
+            Admission::AfterProbe => return Entry::Later,
+        };
+        state.in_flight += 1;
+        Entry::Go(Pass {
+            gate: self.clone(),
+            is_probe,
+            is_reported: false,
+            items_max: state.throttle.items(),
+            bytes_max: state.throttle.bytes(),
+        })
+    }
+
+    /// Whether the breaker lets nothing pass.
+    pub fn is_open_circuit(&self) -> bool {
+        self.state().breaker.is_open()
+    }
+
+    /// No request before this time has passed.
+    pub fn pause(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = self.state();
+        state.paused_until = state.paused_until.max(Some(until));
+    }
+
+    /// The server takes no request of so many bytes.
+    pub fn too_large(&self, bytes: usize) {
+        let mut state = self.state();
+        state.throttle.too_large(bytes);
+        let bytes_max = state.throttle.bytes();
+        drop(state);
+        warn!(bytes, bytes_max, "the cluster takes no bulk of this size: sending smaller ones");
+    }
+
+    /// The first `items` of `batch` were not answered; the server gives up on them within `timeout`.
+    pub fn was_unanswered(&self, batch: &Batch, items: usize, timeout: Duration) {
+        let now = Instant::now();
+        self.state().unanswered.add(batch, items, now, now + timeout);
+    }
+
+    /// Until when `batch` must not be sent, see [`Unanswered`].
+    pub fn holds(&self, batch: &Batch) -> Option<Instant> {
+        self.state().unanswered.holds(batch, Instant::now())
+    }
+
+    /// Until when nothing of this version must be sent that may touch any document.
+    pub fn holds_version(&self, version: i64) -> Option<Instant> {
+        self.state().unanswered.holds_version(version, Instant::now())
+    }
+
+    fn leave(&self, report: impl FnOnce(&mut State, Instant) -> Change) {
+        let mut state = self.state();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        let change = report(&mut state, Instant::now());
+        drop(state);
+        match change {
+            Change::None => {}
+            Change::Opened => {
+                warn!("circuit breaker open: the cluster does not answer, requests pause")
+            }
+            Change::Closed => info!("circuit breaker closed: the cluster answers"),
+        }
+        self.shared.changed.notify_waiters();
+    }
+}
+
+impl Pass {
+    /// The cluster took all that was sent.
+    pub fn accepted(mut self, items: usize) {
+        self.is_reported = true;
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| {
+            state.throttle.accepted(items);
+            state.breaker.succeeded(now, is_probe)
+        });
+    }
+
+    /// The cluster works, and has too much to do for some of what was sent.
+    pub fn throttled(mut self, items: usize) {
+        self.is_reported = true;
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| {
+            state.throttle.overloaded(items);
+            state.breaker.succeeded(now, is_probe)
+        });
+    }
+
+    /// The cluster works, and says nothing of its load.
+    pub fn answered(mut self) {
+        self.is_reported = true;
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| state.breaker.succeeded(now, is_probe));
+    }
+
+    /// The cluster turned the whole request away for its load.
+    pub fn turned_away(mut self, items: usize) {
+        self.is_reported = true;
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| {
+            state.throttle.overloaded(items);
+            state.breaker.failed(now, is_probe)
+        });
+    }
+
+    /// No useful answer. One that does not `count` only decides a probe: another node may do better.
+    pub fn failed(mut self, counts: bool) {
+        self.is_reported = true;
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| {
+            if counts || is_probe { state.breaker.failed(now, is_probe) } else { Change::None }
+        });
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.is_reported {
+            return;
+        }
+        let is_probe = self.is_probe;
+        self.gate.leave(|state, now| {
+            if is_probe {
+                state.breaker.probe_given_up(now);
+            }
+            Change::None
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::CircuitBreakerSettings;
+
+    fn gate(concurrency: usize) -> Gate {
+        let breaker = CircuitBreakerSettings {
+            min_requests: 3,
+            failure_ratio: 0.6,
+            interval: Duration::from_secs(60),
+            open_for: Duration::from_secs(3600),
+        };
+        let state = State {
+            breaker: Breaker::new(breaker, Instant::now()),
+            throttle: Throttle::new(16, concurrency),
+            in_flight: 0,
+            paused_until: None,
+            unanswered: Unanswered::default(),
+        };
+        Gate { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+    }
+
+    fn now_or_never(gate: &Gate) -> Option<Pass> {
+        use futures_util::FutureExt;
+        gate.enter(|_| ()).now_or_never()
+    }
+
+    #[tokio::test]
+    async fn an_overloaded_cluster_gets_fewer_requests_at_a_time() {
+        let gate = gate(2);
+        let (first, second) = (now_or_never(&gate).unwrap(), now_or_never(&gate).unwrap());
+        assert!(now_or_never(&gate).is_none(), "two are in flight");
+        first.throttled(16);
+        assert!(now_or_never(&gate).is_none(), "one is in flight, and one is the most now");
+        drop(second);
+        let third = now_or_never(&gate).unwrap();
+        third.accepted(16);
+        let _fourth = now_or_never(&gate).unwrap();
+        assert!(now_or_never(&gate).is_some(), "two are allowed again");
+    }
+
+    #[tokio::test]
+    async fn an_open_circuit_lets_nothing_pass() {
+        let gate = gate(2);
+        for _ in 0..3 {
+            assert!(!gate.is_open_circuit());
+            now_or_never(&gate).unwrap().failed(true);
+        }
+        assert!(gate.is_open_circuit() && now_or_never(&gate).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_request_given_up_leaves_no_trace() {
+        let gate = gate(1);
+        for _ in 0..10 {
+            drop(now_or_never(&gate).unwrap());
+        }
+        assert!(!gate.is_open_circuit());
+    }
+}
