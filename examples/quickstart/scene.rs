@@ -174,7 +174,12 @@ impl Scene {
         let Self { servers, database, name, index, sql, search, settings } = self;
         drop(sql);
         if let Backend::Given = servers.elasticsearch.backend() {
-            search.delete_index(&format!("{index}-000001")).await?;
+            // A load that was repeated has left more than one.
+            let path = format!("/_resolve/index/{index}-*?expand_wildcards=all");
+            let found = search.expect(Method::Get, &path, None).await?;
+            for generation in found["indices"].as_array().into_iter().flatten() {
+                search.delete_index(generation["name"].as_str().unwrap_or_default()).await?;
+            }
             let client = waldex::elasticsearch::client::Client::new(&settings.elasticsearch)?;
             StateStore::new(client, &name, "quickstart".to_owned()).remove().await?;
         }
