@@ -55,6 +55,8 @@ pub enum Command {
     Setup(SetupArgs),
     /// State, lag in bytes and seconds, WAL kept by the source
     Status(StatusArgs),
+    /// Documents that the cluster refused: list, retry, drop
+    DeadLetters(DeadLettersArgs),
     /// Drop the slot and the state, after asking
     Teardown(TeardownArgs),
     /// Of a later version.
@@ -66,9 +68,6 @@ pub enum Command {
     /// Of a later version.
     #[command(hide = true, disable_help_flag = true)]
     Verify(Rest),
-    /// Of a later version.
-    #[command(hide = true, disable_help_flag = true)]
-    DeadLetters(Rest),
 }
 
 impl Command {
@@ -76,13 +75,15 @@ impl Command {
     /// [`EXIT_USAGE`].
     pub fn not_in_this_version(&self) -> Option<String> {
         let name = match self {
-            Self::Run(_) | Self::Check | Self::Setup(_) | Self::Status(_) | Self::Teardown(_) => {
-                return None;
-            }
+            Self::Run(_)
+            | Self::Check
+            | Self::Setup(_)
+            | Self::Status(_)
+            | Self::DeadLetters(_)
+            | Self::Teardown(_) => return None,
             Self::Plan(_) => "plan",
             Self::Reindex(_) => "reindex",
             Self::Verify(_) => "verify",
-            Self::DeadLetters(_) => "dead-letters",
         };
         Some(format!("waldex {name} is not in this version"))
     }
@@ -158,6 +159,41 @@ pub struct StatusArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `dead-letters`.
+#[derive(Clone, Debug, Args)]
+pub struct DeadLettersArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: DeadLettersAction,
+}
+
+/// What to do with dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum DeadLettersAction {
+    /// Each open letter: its id, table, position, time and reason
+    List {
+        /// One JSON array instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the row as it is now; the letter goes if the cluster takes it. Exit code 1 if one stays
+    Retry(Letters),
+    /// Give the letter up; the document stays as it is, missing or outdated
+    Drop(Letters),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[group(required = true)]
+pub struct Letters {
+    /// As `list` shows them
+    #[arg(value_name = "ID", conflicts_with = "all")]
+    pub ids: Vec<String>,
+    /// Every open letter
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Arguments of `teardown`.
@@ -433,7 +469,6 @@ mod tests {
             &["reindex", "users", "--rollback"],
             &["verify", "--sample", "100", "--repair"],
             &["verify", "-c", "w.yaml"],
-            &["dead-letters", "list"],
             &["plan", "--help"],
         ] {
             let command = parse(words).unwrap().command;
@@ -443,6 +478,25 @@ mod tests {
         assert_eq!(parse(&["check"]).unwrap().command.not_in_this_version(), None);
         let help = Cli::command().render_long_help().to_string();
         assert!(help.contains("teardown") && !help.contains("reindex"), "{help}");
+    }
+
+    #[test]
+    fn dead_letters_are_named_or_all() {
+        let action = |words: &[&str]| match parse(words).map(|cli| cli.command) {
+            Ok(Command::DeadLetters(args)) => Some(args.action),
+            _ => None,
+        };
+        let list = DeadLettersAction::List { json: true };
+        assert_eq!(action(&["dead-letters", "list", "--json"]), Some(list));
+        let two = Letters { ids: vec!["t-000001,1".to_owned(), "b".to_owned()], all: false };
+        let words = ["dead-letters", "retry", "t-000001,1", "b"];
+        assert_eq!(action(&words), Some(DeadLettersAction::Retry(two)));
+        let all = Letters { ids: Vec::new(), all: true };
+        assert_eq!(action(&["dead-letters", "drop", "--all"]), Some(DeadLettersAction::Drop(all)));
+        for words in [&["dead-letters"][..], &["dead-letters", "drop"]] {
+            assert_eq!(action(words), None, "{words:?}");
+        }
+        assert_eq!(action(&["dead-letters", "retry", "--all", "x"]), None);
     }
 
     #[test]

@@ -128,6 +128,9 @@ pub enum Error {
     /// The question was not answered with yes.
     #[error("nothing was dropped: the question was not answered with \"y\"")]
     NotConfirmed,
+    /// What a retry could not put right.
+    #[error("{0} dead letters stay")]
+    LettersStay(usize),
     /// What is printed cannot be printed.
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
@@ -172,6 +175,7 @@ impl Error {
             | Self::Preflight(_)
             | Self::Signals(_)
             | Self::NotConfirmed
+            | Self::LettersStay(_)
             | Self::Output(_)
             | Self::NeedsResync(_) => Class::Definite,
         }
@@ -209,6 +213,10 @@ impl Error {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
             }
             Self::NotConfirmed => "`waldex teardown --yes` does not ask",
+            Self::LettersStay(_) => {
+                "correct the mapping (`waldex run --reload` applies a changed one) or the rows, or give the \
+                 letters up with `waldex dead-letters drop`"
+            }
             Self::Busy(_) => {
                 "a second waldex waits here until the first is gone; any other reader needs a slot of its own"
             }

@@ -1,6 +1,8 @@
 //! The commands of the binary, one file each; `run` is the module [`crate::run`].
 
 mod check;
+mod dead_letters;
+mod retry;
 mod setup;
 mod status;
 mod teardown;
@@ -22,10 +24,9 @@ pub async fn run(command: &Command, settings: &Settings) -> Result<(), Error> {
         Command::Setup(args) => setup::setup(settings, args.apply).await,
         Command::Status(args) => status::status(settings, args.json).await,
         Command::Teardown(args) => teardown::teardown(settings, args.yes).await,
+        Command::DeadLetters(args) => dead_letters::dead_letters(settings, &args.action).await,
         // Refused before the configuration is read.
-        Command::Plan(_) | Command::Reindex(_) | Command::Verify(_) | Command::DeadLetters(_) => {
-            Ok(())
-        }
+        Command::Plan(_) | Command::Reindex(_) | Command::Verify(_) => Ok(()),
     }
 }
 

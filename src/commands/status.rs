@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::elasticsearch::client::Client;
+use crate::elasticsearch::dead_letter;
 use crate::elasticsearch::state::{State, StateStore};
 use crate::error::{Discontinuity, Error};
 use crate::lsn::Lsn;
@@ -34,7 +35,11 @@ pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Err
         (None, None) => ("not_started", None),
         (None, Some(state)) => (running_word(state, slot.as_ref()), None),
     };
-    let report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
+    let mut report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
+    if let Some(report) = report.as_object_mut() {
+        let letters = dead_letter::list(&client, &settings.postgres.slot).await?;
+        report.insert("dead_letters".to_owned(), letters.len().into());
+    }
     if as_json {
         println!("{report}");
     } else {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Write};
 
 use crate::elasticsearch::client::Client;
+use crate::elasticsearch::dead_letter;
 use crate::elasticsearch::state::StateStore;
 use crate::error::Error;
 use crate::postgres::session::{Purpose, Session};
@@ -24,9 +25,15 @@ pub(super) async fn teardown(settings: &Settings, is_sure: bool) -> Result<(), E
         slot::drop(&session, name).await?;
     }
     let client = Client::new(&settings.elasticsearch)?;
+    // They may hold what rows held, and nothing will put them right any more.
+    for letter in dead_letter::list(&client, name).await? {
+        dead_letter::discard(&client, &letter).await?;
+    }
     StateStore::new(client, name, "teardown".to_owned()).remove().await?;
     let slot = if had_slot { "dropped" } else { "was not there" };
-    println!("slot \"{name}\" {slot}, state removed; indices and publication are left as they are");
+    println!(
+        "slot \"{name}\" {slot}, state and dead letters removed; indices and publication are left as they are"
+    );
     Ok(())
 }
 

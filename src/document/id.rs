@@ -34,6 +34,35 @@ pub fn write_id<'a>(key: impl ExactSizeIterator<Item = &'a [u8]>, out: &mut Vec<
     }
 }
 
+/// The key of the row with this id, one text for each of `columns`; `None` if the id is not that of such a key,
+/// or does not tell it: one that stands for a long key.
+pub fn read_id(id: &str, columns: usize) -> Option<Vec<String>> {
+    if id == "~" {
+        return (columns == 1).then(|| vec![String::new()]);
+    }
+    let parts: Vec<&str> = if columns > 1 { id.split(',').collect() } else { vec![id] };
+    if parts.len() != columns {
+        return None;
+    }
+    parts.into_iter().map(read_part).collect()
+}
+
+fn read_part(part: &str) -> Option<String> {
+    let mut out = String::with_capacity(part.len());
+    let mut chars = part.chars();
+    while let Some(char) = chars.next() {
+        out.push(match char {
+            '~' => match chars.next() {
+                Some('0') => '~',
+                Some('1') => ',',
+                Some(_) | None => return None,
+            },
+            char => char,
+        });
+    }
+    Some(out)
+}
+
 fn hash(id: &mut Vec<u8>) {
     let digest = Sha256::digest(&id);
     id.clear();
@@ -72,6 +101,14 @@ mod tests {
         assert_ne!(id(&[b"\xE9"]), id(&[b"\xE8"]));
     }
 
+    #[test]
+    fn a_hash_leads_nowhere() {
+        assert_eq!(read_id(&id(&[&[b'x'; 513]]), 1), None);
+        assert_eq!(read_id("a,b", 3), None);
+        assert_eq!(read_id("~", 2), None);
+        assert_eq!(read_id("a,b", 1), Some(vec!["a,b".to_owned()]));
+    }
+
     proptest! {
         #[test]
         fn two_keys_never_share_an_id(
@@ -81,6 +118,14 @@ mod tests {
             let text = |key: &[Vec<u8>]| id(&key.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert_eq!(text(&one) == text(&other), one == other);
             prop_assert_eq!(id(&[&one[0]]) == id(&[&other[0]]), one[0] == other[0]);
+        }
+
+        #[test]
+        fn an_id_leads_back_to_its_key(
+            key in prop::collection::vec("[~,01ha\u{e9}]{0,4}", 1..4),
+        ) {
+            let parts: Vec<&[u8]> = key.iter().map(String::as_bytes).collect();
+            prop_assert_eq!(read_id(&id(&parts), key.len()), Some(key));
         }
 
         #[test]

@@ -8,15 +8,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
-use serde_json::json;
-use tracing::warn;
+use elasticsearch::http::Method;
+use serde_json::{Value, json};
+use tracing::{debug, warn};
 
-use super::client::Client;
+use super::client::{Client, path_segment};
 use super::gate::Gate;
 use super::index::{self, IndexError};
-use super::letter::{Letter, index_body, iso_time, item_key, letter_id, names_in};
+use super::letter::{Letter, index_body, item_key, letter_id, names_in, now};
 use super::mailbox::Mailbox;
 use super::scan::{Hit, Scan, ScanError};
 use super::sender::Sender;
@@ -30,6 +31,8 @@ use crate::bulk::settle::Settled;
 /// The alias for readers.
 pub const LETTERS: &str = "waldex-dead-letters";
 const GENERATION: u32 = 1;
+/// How often open letters are counted again.
+const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What may become of refused documents, and who they belong to.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub struct DeadLetters {
 struct Known {
     /// Hashes of the documents with an open letter.
     open: HashSet<u64>,
+    /// Times that changed here.
+    changes: u64,
     /// Schema-qualified name of the table behind each readers' name.
     tables: BTreeMap<String, String>,
 }
@@ -182,19 +187,38 @@ impl DeadLetters {
         self.with(|known| known.tables = tables);
     }
 
-    /// How many are open, as far as this process knows: a `retry` or `drop` beside it is seen when the
-    /// document is written next, at the limit, or at the next start.
+    /// How many are open, as far as this process knows; a `retry` or `drop` beside it is noticed by
+    /// [`Self::watch`].
     pub fn count(&self) -> usize {
         self.with(|known| known.open.len())
     }
 
     /// Learns from the index which letters are open.
     async fn count_again(&self) -> Result<(), ScanError> {
+        let before = self.with(|known| known.changes);
         let letters = list(&self.client, &self.settings.slot).await?;
         let hashes = letters.iter().map(|letter| hash_of(&letter.index, &letter.document_id));
         let open = hashes.collect();
-        self.with(|known| known.open = open);
+        self.with(|known| {
+            // What changed here meanwhile may or may not be among what was read.
+            if known.changes == before {
+                known.open = open;
+            }
+        });
         Ok(())
+    }
+
+    /// Looks from time to time, while letters are open, whether others have put them right.
+    pub async fn watch(self) {
+        loop {
+            tokio::time::sleep(COUNT_INTERVAL).await;
+            if self.count() == 0 {
+                continue;
+            }
+            if let Err(error) = self.count_again().await {
+                debug!(%error, "cannot count the dead letters");
+            }
+        }
     }
 
     /// The letters of documents that `batch` writes.
@@ -227,7 +251,10 @@ impl DeadLetters {
         let proof = self.mailbox.deliver(self.letters(&refused), tell).await;
         let (index, reason) = (refused.index().to_owned(), refused.reason().clone());
         let documents = hashes.len();
-        self.with(|known| known.open.extend(hashes.iter().copied()));
+        self.with(|known| {
+            known.open.extend(hashes.iter().copied());
+            known.changes += 1;
+        });
         tell(Event::Buried(Buried { documents, open: self.count(), index, reason }));
         Ok(Interred { settled: refused.buried(proof), hashes })
     }
@@ -255,8 +282,7 @@ impl DeadLetters {
     }
 
     fn letters(&self, refused: &Refused) -> Batch {
-        let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let (time, alias) = (iso_time(since_1970), letters_write_alias());
+        let (time, alias) = (now(), letters_write_alias());
         let settings = &self.settings;
         let tables = self.with(|known| known.tables.clone());
         refused.letters(|item, reason| {
@@ -331,8 +357,46 @@ impl DeadLetters {
             for letter in outdated {
                 known.open.remove(&letter.hash);
             }
+            known.changes += 1;
         });
     }
+}
+
+/// Removes a letter, unless it was replaced since.
+///
+/// # Errors
+/// The server's.
+pub async fn discard(client: &Client, letter: &Letter) -> Result<(), IndexError> {
+    change(client, Method::Delete, letter, None).await
+}
+
+/// Writes a letter again, unless it was replaced since.
+///
+/// # Errors
+/// The server's.
+pub async fn rewrite(client: &Client, letter: &Letter) -> Result<(), IndexError> {
+    let body = serde_json::to_value(letter).unwrap_or_default();
+    change(client, Method::Put, letter, Some(&body)).await
+}
+
+async fn change(
+    client: &Client,
+    method: Method,
+    letter: &Letter,
+    body: Option<&Value>,
+) -> Result<(), IndexError> {
+    let path = format!("/{LETTERS}/_doc/{}", path_segment(&letter.id()));
+    let version = letter.version.to_string();
+    let mut query = vec![("version", version.as_str()), ("version_type", "external_gte")];
+    if body.is_some() {
+        query.push(("require_alias", "true"));
+    }
+    let answer = client.call(method, &path, &query, body).await?;
+    // 404: gone already. 409: a newer one took its place.
+    if answer.is_success() || matches!(answer.status, 404 | 409) {
+        return Ok(());
+    }
+    Err(index::refused(format!("change a dead letter in \"{LETTERS}\""), &answer))
 }
 
 fn deletes(outdated: &[Outdated]) -> Batch {

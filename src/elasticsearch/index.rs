@@ -89,7 +89,7 @@ impl IndexError {
     }
 }
 
-fn refused(what: String, answer: &Answer) -> IndexError {
+pub(super) fn refused(what: String, answer: &Answer) -> IndexError {
     let json = answer.json();
     let reason = json.pointer("/error/reason").and_then(Value::as_str);
     let detail = reason.map_or_else(String::new, |reason| format!(", {reason}"));

@@ -1,6 +1,6 @@
 //! What a dead letter says, and under which id.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -79,6 +79,15 @@ impl Letter {
         }
     }
 
+    /// A retry was refused.
+    pub fn refused_again(&mut self, reason: &Rejection) {
+        self.status = reason.status;
+        self.error.clone_from(&reason.kind);
+        self.field.clone_from(&reason.field);
+        self.attempts = self.attempts.saturating_add(1);
+        self.time = now();
+    }
+
     /// The name readers use for its index.
     pub fn readers_name(&self) -> &str {
         readers_name_of(&self.index)
@@ -125,8 +134,13 @@ fn lsn_of(version: i64) -> Lsn {
     Lsn::new(u64::try_from(version - load).unwrap_or(0))
 }
 
+/// The present, as letters have it.
+pub fn now() -> String {
+    iso_time(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+}
+
 /// A moment as ISO 8601 in UTC, to the second.
-pub fn iso_time(since_1970: Duration) -> String {
+fn iso_time(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let (year, month, day) = civil(seconds / 86_400);

@@ -30,6 +30,9 @@ impl Lanes {
     pub(crate) fn start(writer: &Writer, count: usize) -> Self {
         let (report, reports) = mpsc::channel(REPORTS_MAX);
         let mut tasks = JoinSet::new();
+        if let Some(letters) = writer.letters() {
+            tasks.spawn(letters.clone().watch());
+        }
         let batches = (0..count)
             .map(|lane| {
                 // The pipeline gives a lane one batch at a time.

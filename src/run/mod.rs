@@ -16,7 +16,7 @@ mod stream;
 pub mod tables;
 pub mod vitals;
 mod work;
-mod writers;
+pub(crate) mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;

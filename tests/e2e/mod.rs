@@ -4,6 +4,7 @@ mod admin;
 mod changes;
 mod commands;
 mod dead_letters;
+mod dead_letters_command;
 mod faults;
 mod load;
 mod quickstart;

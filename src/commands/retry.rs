@@ -1,0 +1,162 @@
+//! `waldex dead-letters retry`: writes the row of a letter as it is now, never what the letter may hold.
+//!
+//! The write carries the letter's own version. Whatever the stream has written since is newer and wins, and
+//! what it is still to bring is newer too; what was refused is what the version stood for. A row that is gone
+//! becomes a delete of that version. So a `waldex run` beside this one is not disturbed.
+
+use crate::bulk::answer::Action;
+use crate::bulk::obstacle::Rejection;
+use crate::bulk::open::{OpenBatch, document_hash};
+use crate::document::Field;
+use crate::document::id::read_id;
+use crate::document::projection::Projection;
+use crate::elasticsearch::client::Client;
+use crate::elasticsearch::dead_letter::{discard, rewrite};
+use crate::elasticsearch::gate::Gate;
+use crate::elasticsearch::index::{generation_index, write_alias_of};
+use crate::elasticsearch::letter::{Letter, item_key};
+use crate::elasticsearch::sender::Sender;
+use crate::elasticsearch::state::{State, StateStore};
+use crate::elasticsearch::writer::{Event, WriteError, Writer};
+use crate::error::Error;
+use crate::pipeline::PipelineError;
+use crate::postgres::reselect::reselect;
+use crate::postgres::session::{Purpose, Session};
+use crate::run::tables::{self, Plan, PlannedTable};
+use crate::run::writers::wait_for_writers;
+use crate::settings::Settings;
+
+/// What a retry works with.
+pub(super) struct Retry {
+    client: Client,
+    writer: Writer,
+    session: Session,
+    plan: Plan,
+    state: Option<State>,
+}
+
+/// What became of a letter.
+pub(super) enum Retried {
+    /// The document is written; the letter is gone.
+    Written,
+    /// The row is gone, and the document with it; so is the letter.
+    Removed,
+    /// A newer write was there; the letter is gone.
+    Superseded,
+    /// Its index is not written to any more; the letter is gone.
+    Obsolete,
+    /// The letter stays.
+    Refused(Rejection),
+    /// The letter stays.
+    Impossible(&'static str),
+}
+
+impl Retry {
+    /// Connects to both sides and plans the tables.
+    pub(super) async fn open(settings: &Settings, client: Client) -> Result<Self, Error> {
+        let control = Session::connect(&settings.postgres, Purpose::Control).await?;
+        let plan = tables::plan(&control, settings).await?;
+        let session = Session::connect(&settings.postgres, Purpose::Snapshot).await?;
+        let slot = &settings.postgres.slot;
+        let mut store = StateStore::new(client.clone(), slot, "dead-letters".to_owned());
+        let state = store.read().await?;
+        let gate = Gate::new(&settings.elasticsearch);
+        let retries = settings.elasticsearch.max_retries;
+        let writer = Writer::new(Sender::new(client.clone()), gate, retries);
+        Ok(Self { client, writer, session, plan, state })
+    }
+
+    /// Retries one letter.
+    pub(super) async fn one(&self, mut letter: Letter) -> Result<Retried, Error> {
+        let Some(table) = self.table_of(&letter) else {
+            discard(&self.client, &letter).await?;
+            return Ok(Retried::Obsolete);
+        };
+        let Some(key) = read_id(&letter.document_id, table.published.key.len()) else {
+            let why = "its key is too long to be read from its id; `waldex run --reload` writes its table anew";
+            return Ok(Retried::Impossible(why));
+        };
+        let Some(document) = self.document(table, &letter, &key).await? else {
+            return Ok(Retried::Impossible("its table has another key now"));
+        };
+        let mut batch = OpenBatch::new(0);
+        let item = item_key(&write_alias_of(&letter.index), &letter.document_id);
+        let (action, text) = match &document {
+            Document::Row(text) => (Action::Index, text.as_slice()),
+            Document::Gone => (Action::Delete, &[][..]),
+        };
+        batch.push(action, &item, document_hash(&item), letter.version, text);
+        let receipt = match self.writer.write(batch.seal(), tell).await {
+            Ok(receipt) => receipt,
+            Err(WriteError::Rejected { reason, .. }) => {
+                letter.refused_again(&reason);
+                rewrite(&self.client, &letter).await?;
+                return Ok(Retried::Refused(reason));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        discard(&self.client, &letter).await?;
+        Ok(match (receipt.superseded() > 0, action) {
+            (true, _) => Retried::Superseded,
+            (false, Action::Index) => Retried::Written,
+            (false, Action::Delete) => Retried::Removed,
+        })
+    }
+
+    /// The table whose documents go into the letter's index now.
+    fn table_of(&self, letter: &Letter) -> Option<&PlannedTable> {
+        let state = self.state.as_ref()?;
+        self.plan.tables.iter().find(|table| {
+            let entry = state.tables.get(&table.name());
+            let index = entry.map(|entry| generation_index(&entry.index, entry.generation));
+            index.as_deref() == Some(&letter.index)
+        })
+    }
+
+    /// The document of the row with this key, as the row is now; none if its id would be another.
+    async fn document(
+        &self,
+        table: &PlannedTable,
+        letter: &Letter,
+        key: &[String],
+    ) -> Result<Option<Document>, Error> {
+        let published = &table.published;
+        // The stream may have passed a commit that no snapshot shows yet.
+        wait_for_writers(&self.session, published.relation.oid).await?;
+        let columns: Vec<&str> =
+            published.relation.columns.iter().map(|column| column.name.as_str()).collect();
+        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+        let found = reselect(&self.session, published, &columns, &key).await?;
+        let Some(row) = found.row else { return Ok(Some(Document::Gone)) };
+        let fields: Vec<Field<'_>> =
+            row.iter().map(|text| text.as_deref().map_or(Field::Null, Field::Text)).collect();
+        let unfit = |source| PipelineError::Projection { table: table.name(), source };
+        let projection = Projection::compile(
+            &published.relation,
+            &table.key(),
+            &table.settings,
+            &self.plan.types,
+        )
+        .map_err(unfit)?;
+        let (mut id, mut document) = (Vec::new(), Vec::new());
+        projection.write_id(&fields, &mut id).map_err(unfit)?;
+        projection.write_document(&fields, &mut document).map_err(unfit)?;
+        Ok((id == letter.document_id.as_bytes()).then_some(Document::Row(document)))
+    }
+}
+
+enum Document {
+    Row(Vec<u8>),
+    Gone,
+}
+
+/// Whoever waits at the terminal is told why.
+fn tell(event: Event) {
+    if let Event::Waiting(waiting) = event {
+        tracing::warn!(
+            cause = waiting.cause.name(),
+            reason = waiting.reason,
+            "waiting for the cluster"
+        );
+    }
+}
