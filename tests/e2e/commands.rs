@@ -8,6 +8,7 @@ use crate::support::refusal::{CommandLine, complaints};
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
 use crate::support::sql;
 use crate::support::stage::{LIMIT, Stage};
+use crate::support::wait::wait_until;
 use crate::support::waldex::Waldex;
 
 async fn stage(label: &str) -> Result<Stage<'static>> {
@@ -203,6 +204,13 @@ async fn status_tells_where_things_stand_as_text_and_as_json() -> Result<()> {
     for expected in ["state: live", "slot: ", "lag_bytes: ", "  public.t:", "    generation: 1"] {
         ensure!(text.iter().any(|it| it.starts_with(expected)), "no \"{expected}\": {text:#?}");
     }
+    // Killed before it has recorded anything, it would leave nothing to be behind of.
+    let before = status["durable_lsn"].clone();
+    stage.execute("insert into t values (9, 'x')").await?;
+    wait_until(LIMIT, "a position to be recorded", async || {
+        json().await.is_ok_and(|status| status["durable_lsn"] != before)
+    })
+    .await?;
     drop(running);
     stage.execute("insert into t select n, 'x' from generate_series(10, 900) n").await?;
     let status = json().await?;
