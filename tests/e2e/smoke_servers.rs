@@ -1,5 +1,7 @@
 //! The test servers themselves: each starts, answers, survives a crash and leaves nothing behind.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -218,12 +220,7 @@ async fn runner_collects_lines_and_tells_how_it_ended() -> Result<()> {
 async fn servers_vanish_when_their_process_is_killed() -> Result<()> {
     let report = tempfile::tempdir()?;
     let file = report.path().join("server");
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["--exact", "e2e::smoke_servers::child_that_is_killed", "--ignored"])
-        .env(REPORT_VARIABLE, &file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let mut child = starts_a_server(&file)?.spawn()?;
     let mut found = None;
     let limit = Duration::from_secs(120);
     let waited = wait_until(limit, "the child's server", async || {
@@ -239,10 +236,42 @@ async fn servers_vanish_when_their_process_is_killed() -> Result<()> {
     wait_until(DEADLINE, "the server of the killed process to vanish", gone).await
 }
 
+/// While `initdb` is at work there is no server yet; what it writes must vanish all the same.
+#[tokio::test]
+async fn a_kill_during_initdb_leaves_nothing() -> Result<()> {
+    let own = tempfile::tempdir()?;
+    // The servers' user must be able to enter.
+    std::fs::set_permissions(own.path(), Permissions::from_mode(0o755))?;
+    let entries = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(own.path()).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    };
+    let mut child =
+        starts_a_server(&own.path().join("report"))?.env("TMPDIR", own.path()).spawn()?;
+    let initdb = async || entries().iter().any(|entry| entry.join("data/base").is_dir());
+    let waited = wait_until(Duration::from_secs(120), "initdb", initdb).await;
+    child.kill()?;
+    child.wait()?;
+    waited?;
+    ensure!(!own.path().join("report").exists(), "the server was there already");
+    wait_until(DEADLINE, "the directory to vanish", async || entries().is_empty()).await
+}
+
+/// This test binary as a child that starts a server and tells it in `report`.
+fn starts_a_server(report: &Path) -> Result<Command> {
+    let mut child = Command::new(std::env::current_exe()?);
+    child
+        .args(["--exact", "e2e::smoke_servers::child_that_is_killed", "--ignored"])
+        .env(REPORT_VARIABLE, report)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(child)
+}
+
 const REPORT_VARIABLE: &str = "SMOKE_REPORT";
 
 #[test]
-#[ignore = "a part of servers_vanish_when_their_process_is_killed, which runs it"]
+#[ignore = "a part of the two tests above, which run and kill it"]
 fn child_that_is_killed() -> Result<()> {
     let Some(file) = std::env::var_os(REPORT_VARIABLE).map(PathBuf::from) else { return Ok(()) };
     let server = Postgres::start(Version::Newest, &Options::default())?;

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use super::docker::Container;
 use super::process::Process;
+use super::watchdog::Watchdog;
 
 /// Where a server comes from.
 pub enum Backend {
@@ -84,9 +85,16 @@ fn not_ours() -> Result<()> {
     bail!("this server was pointed at: it is not ours to stop")
 }
 
-/// A new directory that a watchdog will remove. Short, because a Unix socket's path has 107 bytes.
-pub fn scratch_directory(kind: &str) -> Result<PathBuf> {
-    let directory = tempfile::Builder::new().prefix(&format!("waldex-{kind}-")).tempdir()?.keep();
+/// A new directory with the watchdog that will remove it. Short, because a Unix socket's path has 107
+/// bytes.
+pub fn scratch_directory(
+    kind: &str,
+    signal: &str,
+    container: Option<&str>,
+) -> Result<(PathBuf, Watchdog)> {
+    let directory = tempfile::Builder::new().prefix(&format!("waldex-{kind}-")).tempdir()?;
+    let watchdog = Watchdog::guard(directory.path(), signal, container)?;
+    let directory = directory.keep();
     std::fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-    Ok(directory)
+    Ok((directory, watchdog))
 }

@@ -23,7 +23,7 @@ impl Container {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("waldex-test-{}-{number}", std::process::id());
-        let watchdog = Watchdog::guard(&scratch_directory("docker")?, "TERM", Some(&name))?;
+        let watchdog = scratch_directory("docker", "TERM", Some(&name))?.1;
         locate::say(&format!("starting container \"{name}\""));
         locate::run(Command::new("docker").args(["run", "-d", "--name", &name]).args(args))?;
         Ok(Self { name, _watchdog: watchdog })

@@ -77,7 +77,7 @@ impl Postgres {
     }
 
     fn start_local(bin: &Path, options: &Options) -> Result<Self> {
-        let directory = scratch_directory("pg")?;
+        let (directory, watchdog) = scratch_directory("pg", "QUIT", None)?;
         let user = locate::server_user();
         let port = ports::free()?;
         fs::create_dir(directory.join("socket"))?;
@@ -98,15 +98,15 @@ impl Postgres {
         }
         locate::run(&mut initdb)?;
         configure(&data, &directory.join("socket"), port, options)?;
-        let process = Process::start(Launch {
+        let launch = Launch {
             program: bin.join("postgres"),
             args: vec!["-D".into(), data.display().to_string()],
             env: vec![("LC_ALL".into(), "C".into())],
             directory,
             user,
             graceful: Signal::INT,
-            at_once: "QUIT",
-        })?;
+        };
+        let process = Process::start(launch, watchdog)?;
         Self::ready(port, Backend::Local(process))
     }
 

@@ -36,8 +36,6 @@ pub struct Launch {
     pub user: Option<User>,
     /// The signal of a graceful stop.
     pub graceful: Signal,
-    /// The signal the watchdog uses first, as `kill -s` names it.
-    pub at_once: &'static str,
 }
 
 struct State {
@@ -52,9 +50,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the server; it need not be ready yet.
-    pub fn start(launch: Launch) -> Result<Self> {
-        let watchdog = Watchdog::guard(&launch.directory, launch.at_once, None)?;
+    /// Starts the server, which need not be ready yet. The watchdog guards its directory already.
+    pub fn start(launch: Launch, watchdog: Watchdog) -> Result<Self> {
         let process = Self { launch, state: Mutex::new(State { child: None, watchdog }) };
         process.start_again()?;
         Ok(process)

@@ -112,7 +112,8 @@ impl SearchNode {
             Flavour::Elasticsearch => ("elasticsearch", "ES"),
             Flavour::OpenSearch => ("opensearch", "OPENSEARCH"),
         };
-        let directory = scratch_directory(if prefix == "ES" { "es" } else { "os" })?;
+        let kind = if prefix == "ES" { "es" } else { "os" };
+        let (directory, watchdog) = scratch_directory(kind, "KILL", None)?;
         let port = ports::free()?;
         write_configuration(installation, options, &directory, name, port)?;
         let user = locate::server_user();
@@ -129,15 +130,15 @@ impl SearchNode {
         if let Some(java) = &installation.java {
             env.push((format!("{prefix}_JAVA_HOME"), java.home.display().to_string()));
         }
-        let process = Process::start(Launch {
+        let launch = Launch {
             program: installation.home.join("bin").join(name),
             args: Vec::new(),
             env,
             directory,
             user,
             graceful: Signal::TERM,
-            at_once: "KILL",
-        })?;
+        };
+        let process = Process::start(launch, watchdog)?;
         Self::on_port(flavour, port, installation.credentials.clone(), Backend::Local(process))
     }
 

@@ -22,11 +22,20 @@ if [ "$pid" != 0 ] && alive; then
     kill -s KILL -- "-$pid"
 fi 2>/dev/null
 
-# What left the process group (each Postgres backend does) still works inside the directory.
-for entry in /proc/[0-9]*; do
-    case $(readlink "$entry/cwd") in "$directory" | "$directory"/*) ;; *) continue ;; esac
-    case $(cat "$entry/comm") in postgres | java) kill -s KILL "${entry#/proc/}" ;; esac
-done 2>/dev/null
+# What left the process group (each Postgres backend does) still works inside the directory, and so
+# does initdb, which is never watched.
+kill_strays() {
+    strays=0
+    for entry in /proc/[0-9]*; do
+        case $(readlink "$entry/cwd") in "$directory" | "$directory"/*) ;; *) continue ;; esac
+        case $(cat "$entry/comm") in initdb | postgres | java) ;; *) continue ;; esac
+        kill -s KILL "${entry#/proc/}"
+        strays=$((strays + 1))
+    done 2>/dev/null
+    [ "$strays" -gt 0 ]
+}
+turn=0
+while kill_strays && [ "$turn" -lt 50 ]; do sleep 0.1; turn=$((turn + 1)); done
 
 # A killed postmaster leaves its interlock segment; its id is the last number of line 7.
 if [ -f "$directory/data/postmaster.pid" ]; then
