@@ -162,6 +162,11 @@ fn status(vitals: &Vitals) -> String {
         "dead_lettered": counters.dead_lettered,
         "reselected": counters.reselected,
         "reconnects": vitals.reconnects,
+        "retained_wal_bytes": vitals.source.retained_wal_bytes,
+        "safe_wal_bytes": vitals.source.safe_wal_bytes,
+        "oldest_transaction": vitals.source.oldest_transaction.as_ref().map(|oldest| {
+            json!({"who": oldest.who, "seconds": oldest.seconds})
+        }),
     });
     format!("{status}\n")
 }

@@ -122,6 +122,11 @@ pub enum Error {
     /// Something that another process has to end first.
     #[error("waiting: {0}")]
     Busy(String),
+    /// The primary's commits wait for this program, and with it for the search cluster.
+    #[error(
+        "Postgres has made waldex a synchronous standby: every commit would wait for the search cluster"
+    )]
+    SynchronousStandby,
     /// The system refuses the signal handlers.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -173,6 +178,7 @@ impl Error {
             | Self::Write(_)
             | Self::Configuration { .. }
             | Self::Preflight(_)
+            | Self::SynchronousStandby
             | Self::Signals(_)
             | Self::NotConfirmed
             | Self::LettersStay(_)
@@ -216,6 +222,9 @@ impl Error {
             Self::LettersStay(_) => {
                 "correct the mapping (`waldex run --reload` applies a changed one) or the rows, or give the \
                  letters up with `waldex dead-letters drop`"
+            }
+            Self::SynchronousStandby => {
+                "name the real standbys only in synchronous_standby_names, then SELECT pg_reload_conf()"
             }
             Self::Busy(_) => {
                 "a second waldex waits here until the first is gone; any other reader needs a slot of its own"

@@ -23,7 +23,7 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&Vitals) -> u64
     Metric { name, kind: "gauge", help, value }
 }
 
-const METRICS: [Metric; 17] = [
+const METRICS: [Metric; 19] = [
     counter("waldex_rows_total", "Rows received, by stream or load.", |v| v.counters.rows),
     counter("waldex_transactions_total", "Transactions received whole.", |v| {
         v.counters.transactions
@@ -70,10 +70,22 @@ const METRICS: [Metric; 17] = [
         "Age of the newest confirmed commit while anything is behind it.",
         |v| v.lag_seconds,
     ),
+    gauge("waldex_retained_wal_bytes", "WAL that the slot keeps on the source.", |v| {
+        bytes(v.source.retained_wal_bytes)
+    }),
+    gauge(
+        "waldex_safe_wal_bytes",
+        "WAL that may still be written before the slot is lost; 0 without max_slot_wal_keep_size.",
+        |v| bytes(v.source.safe_wal_bytes),
+    ),
     gauge("waldex_silent_seconds", "Since the run last said anything of itself.", |v| {
         v.at.elapsed().as_secs()
     }),
 ];
+
+fn bytes(found: Option<i64>) -> u64 {
+    found.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)
+}
 
 /// All metrics as Prometheus reads them.
 pub(crate) fn render(vitals: &Vitals) -> String {

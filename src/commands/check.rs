@@ -68,7 +68,12 @@ fn note<T>(outcome: Result<T, Error>, problems: &mut Vec<Problem>) -> Option<T> 
         Ok(value) => Some(value),
         Err(error) => {
             let fix = error.remedy().unwrap_or_else(|| "see the message".to_owned());
-            problems.push(Problem { what: error.to_string(), fix, may_pass: false });
+            problems.push(Problem {
+                what: error.to_string(),
+                fix,
+                may_pass: false,
+                is_reloaded: false,
+            });
             None
         }
     }

@@ -35,9 +35,12 @@ pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Err
         (None, None) => ("not_started", None),
         (None, Some(state)) => (running_word(state, slot.as_ref()), None),
     };
+    let oldest = catalog::oldest_transaction(&session).await?;
     let mut report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
     if let Some(report) = report.as_object_mut() {
         let letters = dead_letter::list(&client, &settings.postgres.slot).await?;
+        let oldest = oldest.map(|oldest| json!({"who": oldest.who, "seconds": oldest.seconds}));
+        report.insert("oldest_transaction".to_owned(), json!(oldest));
         report.insert("dead_letters".to_owned(), letters.len().into());
     }
     if as_json {

@@ -324,7 +324,7 @@ impl StateStore {
         durable: DurableLsn,
     ) -> Result<RecordedLsn, StateError> {
         let mut next = state.clone();
-        if durable.lsn() > state.durable_lsn {
+        if durable.lsn() >= state.durable_lsn {
             next.durable_lsn = durable.lsn();
             next.durable_as_of_micros = durable.as_of_micros();
         }

@@ -11,6 +11,7 @@ use tokio_postgres::types::FromSql;
 use crate::document::types::TypeFacts;
 use crate::lsn::Lsn;
 use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
+use crate::run::vitals::OldTransaction;
 use crate::visibility::Snapshot;
 
 use super::PostgresError;
@@ -23,6 +24,8 @@ const PUBLISHED_COLUMNS_SQL: &str = include_str!("../../sql/catalog/published_co
 const TYPES_SQL: &str = include_str!("../../sql/catalog/types.sql");
 const SERVER_SQL: &str = include_str!("../../sql/catalog/server.sql");
 const TABLE_EXISTS_SQL: &str = include_str!("../../sql/catalog/table_exists.sql");
+const OLDEST_TRANSACTION_SQL: &str = include_str!("../../sql/catalog/oldest_transaction.sql");
+const SYNC_STATE_SQL: &str = include_str!("../../sql/catalog/sync_state.sql");
 const WRITERS_SQL: &str = include_str!("../../sql/catalog/writers.sql");
 
 /// What a publication publishes.
@@ -374,4 +377,25 @@ pub async fn current_snapshot(session: &Session) -> Result<Snapshot, PostgresErr
     let row = session.client.query_one(sql, &[]).await?;
     Snapshot::parse(row.try_get(0)?)
         .ok_or_else(|| PostgresError::Protocol("a snapshot in another form".to_owned()))
+}
+
+/// The transaction before whose end the WAL kept by a slot cannot go, if any is open.
+///
+/// # Errors
+/// The session's.
+pub async fn oldest_transaction(
+    session: &Session,
+) -> Result<Option<OldTransaction>, PostgresError> {
+    let row = session.row(OLDEST_TRANSACTION_SQL, &[]).await?;
+    row.map(|row| Ok(OldTransaction { who: field(&row, "who")?, seconds: field(&row, "seconds")? }))
+        .transpose()
+}
+
+/// `async`, `sync`, `quorum` or `potential`; none where our role may not see it, or there is no such walsender.
+///
+/// # Errors
+/// The session's.
+pub async fn sync_state(session: &Session, pid: i32) -> Result<Option<String>, PostgresError> {
+    let row = session.row(SYNC_STATE_SQL, &[&pid]).await?;
+    Ok(row.map(|row| field(&row, "sync_state")).transpose()?.flatten())
 }

@@ -21,7 +21,7 @@ pub mod setup;
 pub mod slot;
 pub mod snapshot;
 pub mod sql;
-mod standbys;
+pub(crate) mod standbys;
 mod tls;
 mod transport;
 mod wire;

@@ -25,11 +25,13 @@ pub struct Problem {
     pub fix: String,
     /// Whether it may pass by itself, as a slot that another process reads.
     pub may_pass: bool,
+    /// Whether `run --reload` puts it right.
+    pub is_reloaded: bool,
 }
 
 impl Problem {
     fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what: what.into(), fix: fix.into(), may_pass: false }
+        Self { what: what.into(), fix: fix.into(), may_pass: false, is_reloaded: false }
     }
 }
 
@@ -158,15 +160,19 @@ fn slot_problem(name: &str, slot: &SlotFacts, database: &str) -> Option<Problem>
     }
     if slot.is_lost() {
         let reason = slot.invalidation_reason.as_deref().unwrap_or("its WAL was removed");
-        return Some(Problem::new(
-            format!("slot {quoted} is lost ({reason})"),
-            format!("{drop} then run `waldex setup` and `waldex run --reload`"),
-        ));
+        return Some(Problem {
+            is_reloaded: true,
+            ..Problem::new(
+                format!("slot {quoted} is lost ({reason})"),
+                "`waldex run --reload` makes it anew and builds every index anew",
+            )
+        });
     }
     slot.active_pid.map(|pid| Problem {
         what: format!("slot {quoted} is read by process {pid}"),
         fix: format!("stop the other reader; or SELECT pg_terminate_backend({pid});"),
         may_pass: true,
+        is_reloaded: false,
     })
 }
 

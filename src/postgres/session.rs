@@ -100,10 +100,11 @@ impl Session {
         settings: &PostgresSettings,
         place: &str,
     ) -> Result<Self, PostgresError> {
-        let parameter = |name: &str| connection.parameter(name).unwrap_or_default().to_owned();
-        let is_standby = parameter("in_hot_standby") == "on";
-        let encoding = Encoding::for_server(&parameter("server_encoding"));
-        let major_version = pinned::major_version(&parameter("server_version")).unwrap_or_default();
+        let is_standby = connection.parameter("in_hot_standby") == Some("on");
+        let encoding =
+            Encoding::for_server(connection.parameter("server_encoding").unwrap_or_default());
+        let version = connection.parameter("server_version").unwrap_or_default();
+        let major_version = pinned::major_version(version).unwrap_or_default();
         if is_standby && settings.hosts.len() > 1 {
             return Err(PostgresError::Standby { place: place.to_owned() });
         }

@@ -11,7 +11,7 @@ const ANY_NAME: &str = "*";
 
 /// The setting, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StandbyNames {
+pub(crate) struct StandbyNames {
     /// `FIRST` or `ANY`; `FIRST` if none is written.
     method: &'static str,
     /// How many of them a commit waits for.
@@ -21,7 +21,7 @@ pub(super) struct StandbyNames {
 
 impl StandbyNames {
     /// Reads the setting; Postgres has checked it, so that anything odd is only passed over.
-    pub(super) fn parse(setting: &str) -> Self {
+    pub(crate) fn parse(setting: &str) -> Self {
         let words = words(setting);
         let mut parsed = Self { method: "FIRST", count: 1, names: Vec::new() };
         let list = match words.iter().position(|word| *word == Word::Open) {
@@ -49,7 +49,7 @@ impl StandbyNames {
     }
 
     /// Whether we would be one of the standbys; names are compared without case.
-    pub(super) fn covers_us(&self) -> bool {
+    pub(crate) fn covers_us(&self) -> bool {
         self.names.iter().any(|name| name == ANY_NAME || is_us(name))
     }
 

@@ -11,6 +11,7 @@ mod progress;
 mod recorder;
 pub mod schema;
 pub mod shutdown;
+mod source_watch;
 pub mod start;
 mod stream;
 pub mod tables;
@@ -45,6 +46,7 @@ use load::{Loaded, Loading};
 use progress::Progress;
 use recorder::Recorder;
 use shutdown::Shutdown;
+use source_watch::Watch;
 use stream::{Clock, Ended, Streaming};
 use tables::Plan;
 use vitals::{State as RunState, Vitals};
@@ -142,6 +144,9 @@ async fn begin(
 ) -> Result<Started, Error> {
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
     let mut problems = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+    if options.reload == Reload::All {
+        problems.retain(|problem| !problem.is_reloaded);
+    }
     let passing = problems.extract_if(.., |problem| problem.may_pass).next();
     if !problems.is_empty() {
         return Err(Error::Preflight(problems));
@@ -222,9 +227,9 @@ impl Run<'_> {
                     (store, state) = *kept;
                     error
                 }
-                Life::Outplanned(table) => {
+                Life::Outplanned(what) => {
                     progress.state(RunState::Planning);
-                    info!(table, "the table is not as it was planned: planning again");
+                    info!(what, "the source is not as it was planned: planning again");
                     let Some(started) = self.plan_again().await? else { return Ok(()) };
                     (plan, state, store) = (started.plan, started.state, started.store);
                     session = Some(started.session);
@@ -287,6 +292,7 @@ impl Run<'_> {
         let tables = plan.tables.iter().map(|table| table.published.clone()).collect();
         let mut working = Working::new(session, Arc::new(rows_session), tables, search);
         let letters = self.writer.letters().cloned();
+        let mut watch = Watch::start(&self.settings.postgres, plan);
         let mut recorder = Recorder::new(self.client.clone(), store, state, letters);
         // What was loaded again is only of use once its readers have it.
         let until = until.map(|until| until.max(recorder.last_handover().unwrap_or(until)));
@@ -296,6 +302,7 @@ impl Run<'_> {
             lanes: &mut self.lanes,
             recorder: &mut recorder,
             working: &mut working,
+            watch: &mut watch,
             shutdown: &mut self.shutdown,
             progress,
             clock: self.clock,
@@ -324,10 +331,15 @@ impl Run<'_> {
             Ended::Disconnected(error) => {
                 progress.reconnects();
                 warn!(%error, remedy = error.remedy(), "the stream of changes broke off");
-                self.settle(&mut pipeline, progress).await?;
                 let mut stop = self.shutdown.clone();
+                // While the cluster is away, too, a lost slot is told as soon as it is seen.
+                tokio::select! {
+                    settled = self.settle(&mut pipeline, progress) => settled?,
+                    definite = watch.definite() => return Err(definite),
+                }
                 tokio::select! {
                     () = stop.requested() => Ok(Life::Over),
+                    definite = watch.definite() => Err(definite),
                     kept = recorder.into_state() => {
                         Ok(Life::Broken(Box::new(kept?), error))
                     }

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::vitals::{Movement, State, Vitals};
+use super::source_watch::warn_of;
+use super::vitals::{Movement, SourceVitals, State, Vitals};
 use crate::bulk::obstacle::Cause;
 use crate::elasticsearch::dead_letter::DeadLetters;
 use crate::elasticsearch::writer::{Buried, Event, Waiting, Writer};
@@ -15,6 +16,8 @@ use crate::lsn::Lsn;
 use crate::pipeline::{Counters, LaneId, Pipeline};
 
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Between two warnings of the source.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// From 1970 to 2000, from which Postgres counts.
 pub(crate) const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
@@ -36,6 +39,8 @@ pub(crate) struct Progress {
     /// Where the source was when the stream began: reached, it is live.
     live_from: Lsn,
     movement: Movement,
+    /// When the source was last warned of.
+    warned_at: Option<Instant>,
     vitals: Vitals,
     publish: watch::Sender<Vitals>,
 }
@@ -56,6 +61,7 @@ impl Progress {
             said_state: State::Starting,
             live_from: Lsn::ZERO,
             movement: Movement::new(),
+            warned_at: None,
             vitals: Vitals::new(),
             publish,
         };
@@ -161,6 +167,14 @@ impl Progress {
         }
         self.waiting.retain(|(waiting, ..)| *waiting != lane);
         self.say_state(self.state);
+    }
+
+    /// How the source fares; a source that comes to harm is warned of, once in a while.
+    pub(crate) fn source(&mut self, source: SourceVitals) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && warn_of(&source) {
+            self.warned_at = Some(Instant::now());
+        }
+        self.vitals.source = source;
     }
 
     /// Takes the measure of the run, and says where things stand if it is time. Call it about once a second.

@@ -14,6 +14,7 @@ use super::postgres_now_micros;
 use super::progress::Progress;
 use super::recorder::Recorder;
 use super::shutdown::Shutdown;
+use super::source_watch::{Finding, Watch};
 use super::work::Working;
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -36,7 +37,7 @@ pub(crate) enum Ended {
     Reached,
     /// A signal; what was in flight is confirmed, or the grace is over.
     Stopped,
-    /// This table is not as it was planned; what was not confirmed is to be read again with a new plan.
+    /// This (a table, or the publication) is not as it was planned; what was not confirmed is to be read again with a new plan.
     Outplanned(String),
     /// The connection broke or the server ends; the slot keeps what was not confirmed.
     Disconnected(Error),
@@ -49,6 +50,7 @@ pub(crate) struct Streaming<'a> {
     pub(crate) lanes: &'a mut Lanes,
     pub(crate) recorder: &'a mut Recorder,
     pub(crate) working: &'a mut Working,
+    pub(crate) watch: &'a mut Watch,
     pub(crate) shutdown: &'a mut Shutdown,
     pub(crate) progress: &'a mut Progress,
     pub(crate) clock: Clock,
@@ -124,6 +126,12 @@ impl Streaming<'_> {
                     Ok(done) => done.give_to(self.pipeline)?,
                     Err(error) if is_passing(&error) => return Ok(Ended::Disconnected(error)),
                     Err(error) => return Err(error),
+                },
+                finding = self.watch.finding() => match finding {
+                    Finding::Source(source) => self.progress.source(source),
+                    Finding::Outplanned(what) => return Ok(Ended::Outplanned(what)),
+                    // Closes the connection at once: whoever waits for us, waits no longer.
+                    Finding::Definite(error) => return Err(error),
                 },
                 // 4. The server ends this connection first when it shuts down.
                 () = session_closed => {

@@ -72,6 +72,26 @@ impl State {
     }
 }
 
+/// How the source fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceVitals {
+    /// Bytes of WAL that the slot keeps.
+    pub retained_wal_bytes: Option<i64>,
+    /// Bytes that may still be written before the slot is lost; none without a limit.
+    pub safe_wal_bytes: Option<i64>,
+    /// Before whose end the kept WAL cannot go.
+    pub oldest_transaction: Option<OldTransaction>,
+}
+
+/// A transaction that has been open for long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldTransaction {
+    /// `process 4711`, or the prepared transaction's name.
+    pub who: String,
+    /// Since it began; none where our role may not see that.
+    pub seconds: Option<i64>,
+}
+
 /// One look at the run.
 #[derive(Clone, Debug)]
 pub struct Vitals {
@@ -103,6 +123,8 @@ pub struct Vitals {
     pub is_circuit_open: bool,
     /// Age of the newest confirmed commit while anything is behind it, in seconds; 0 when nothing is.
     pub lag_seconds: u64,
+    /// How the source fares, as of the last look.
+    pub source: SourceVitals,
 }
 
 impl Vitals {
@@ -123,6 +145,7 @@ impl Vitals {
             dead_letters: 0,
             is_circuit_open: false,
             lag_seconds: 0,
+            source: SourceVitals::default(),
         }
     }
 

@@ -16,3 +16,4 @@ mod schema;
 mod smoke_servers;
 mod vectors;
 mod visibility;
+mod watch;

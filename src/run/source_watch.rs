@@ -1,0 +1,245 @@
+//! Looks at the source beside the stream, every few seconds, on a connection of its own.
+//!
+//! Some things the stream never says: that a table left the publication and came back, that the primary's
+//! commits wait for us, that the slot keeps more and more WAL and whose transaction holds it. Nothing here
+//! holds up the stream; a look that fails is taken again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+use super::tables::Plan;
+use super::vitals::SourceVitals;
+use crate::error::{Discontinuity, Error};
+use crate::pgoutput::relation::Relation;
+use crate::postgres::PostgresError;
+use crate::postgres::catalog::{self, PublicationFacts, PublishedTable};
+use crate::postgres::session::{Purpose, Session};
+use crate::postgres::slot::{self, SlotFacts};
+use crate::postgres::standbys::StandbyNames;
+use crate::settings::PostgresSettings;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Findings that wait to be read; the watch waits rather than look again.
+const FINDINGS_MAX: usize = 1;
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// How the source fares.
+    Source(SourceVitals),
+    /// Publication or tables are not as they were planned.
+    Outplanned(String),
+    /// Nothing goes on here.
+    Definite(Error),
+}
+
+/// The looking task; it ends with this.
+pub(crate) struct Watch {
+    findings: mpsc::Receiver<Finding>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub(crate) fn start(settings: &PostgresSettings, plan: &Plan) -> Self {
+        let (tell, findings) = mpsc::channel(FINDINGS_MAX);
+        let looker = Looker { settings: settings.clone(), planned: Planned::of(plan) };
+        Self { findings, task: tokio::spawn(looker.look_for_ever(tell)) }
+    }
+
+    /// The next finding. Cancel-safe.
+    pub(crate) async fn finding(&mut self) -> Finding {
+        match self.findings.recv().await {
+            Some(finding) => finding,
+            // The task ends only with us.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The first finding that ends the run; others are passed over. Cancel-safe.
+    pub(crate) async fn definite(&mut self) -> Error {
+        loop {
+            if let Finding::Definite(error) = self.finding().await {
+                return error;
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the plan took from the catalog.
+struct Planned {
+    /// By schema and name: the table's and its membership's OID, its columns.
+    tables: BTreeMap<(String, String), (u32, u32, Relation)>,
+    takes_new_tables: bool,
+}
+
+impl Planned {
+    fn of(plan: &Plan) -> Self {
+        let entry = |table: &super::tables::PlannedTable| {
+            let (published, relation) = (&table.published, table.published.relation.clone());
+            (name_of(published), (relation.oid, published.membership_oid, relation))
+        };
+        Self {
+            tables: plan.tables.iter().map(entry).collect(),
+            takes_new_tables: plan.takes_new_tables,
+        }
+    }
+
+    /// The first thing that is not as planned.
+    fn difference(
+        &self,
+        publication: Option<PublicationFacts>,
+        published: &[PublishedTable],
+    ) -> Option<String> {
+        let is_whole = publication
+            .is_some_and(|facts| facts.insert && facts.update && facts.delete && facts.truncate);
+        if !is_whole {
+            return Some("the publication is gone or publishes less".to_owned());
+        }
+        for (name, (oid, membership, relation)) in &self.tables {
+            let shown = || format!("{}.{}", name.0, name.1);
+            let Some(table) = published.iter().find(|table| name_of(table) == *name) else {
+                return Some(format!("{} left the publication", shown()));
+            };
+            if table.relation.oid != *oid || table.membership_oid != *membership {
+                return Some(format!("{} came back to the publication", shown()));
+            }
+            if table.relation.columns != relation.columns {
+                return Some(format!("{} has other columns", shown()));
+            }
+        }
+        let is_new = |table: &&PublishedTable| !self.tables.contains_key(&name_of(table));
+        let new = published.iter().find(is_new).filter(|_| self.takes_new_tables)?;
+        let (schema, name) = name_of(new);
+        Some(format!("{schema}.{name} is in the publication now"))
+    }
+}
+
+fn name_of(table: &PublishedTable) -> (String, String) {
+    (table.relation.schema.clone(), table.relation.name.clone())
+}
+
+struct Looker {
+    settings: PostgresSettings,
+    planned: Planned,
+}
+
+impl Looker {
+    async fn look_for_ever(self, tell: mpsc::Sender<Finding>) {
+        let mut session = None;
+        loop {
+            // The stream has only just begun from what was found at the start.
+            tokio::time::sleep(INTERVAL).await;
+            match self.look(&mut session).await {
+                Ok(findings) => {
+                    for finding in findings {
+                        if tell.send(finding).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    // The stream itself says what is wrong with Postgres.
+                    debug!(%error, "a look at the source failed");
+                    session = None;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, kept: &mut Option<Session>) -> Result<Vec<Finding>, PostgresError> {
+        let session = match kept.take() {
+            Some(session) => session,
+            None => Session::connect(&self.settings, Purpose::Control).await?,
+        };
+        let session = kept.insert(session);
+        let (slot_name, publication) = (&self.settings.slot, &self.settings.publication);
+        let slot = slot::inspect(session, slot_name).await?;
+        if let Some(lost) = lost(slot.as_ref(), slot_name) {
+            return Ok(vec![Finding::Definite(Error::NeedsResync(lost))]);
+        }
+        if self.is_synchronous(session, slot.as_ref()).await? {
+            return Ok(vec![Finding::Definite(Error::SynchronousStandby)]);
+        }
+        let mut findings = Vec::new();
+        let facts = catalog::publication(session, publication).await?;
+        let published = match facts {
+            Some(_) => catalog::published_tables(session, publication).await?,
+            None => Vec::new(),
+        };
+        findings.extend(self.planned.difference(facts, &published).map(Finding::Outplanned));
+        if let Some(slot) = slot {
+            let oldest = catalog::oldest_transaction(session).await?;
+            findings.push(Finding::Source(SourceVitals {
+                retained_wal_bytes: slot.retained_bytes,
+                safe_wal_bytes: slot.safe_wal_bytes,
+                oldest_transaction: oldest,
+            }));
+        }
+        Ok(findings)
+    }
+
+    /// Whether the primary's commits wait for us. Without the right to see that, the names that would make
+    /// it so are looked at.
+    async fn is_synchronous(
+        &self,
+        session: &Session,
+        slot: Option<&SlotFacts>,
+    ) -> Result<bool, PostgresError> {
+        let Some(pid) = slot.and_then(|slot| slot.active_pid) else { return Ok(false) };
+        match catalog::sync_state(session, pid).await? {
+            Some(state) => Ok(state != "async"),
+            None => {
+                let names = catalog::synchronous_standby_names(session).await?;
+                Ok(StandbyNames::parse(&names).covers_us())
+            }
+        }
+    }
+}
+
+fn lost(slot: Option<&SlotFacts>, name: &str) -> Option<Discontinuity> {
+    let slot_name = name.to_owned();
+    match slot {
+        None => Some(Discontinuity::SlotGone { slot: slot_name }),
+        Some(slot) => {
+            slot.lost_because().map(|reason| Discontinuity::SlotLost { slot: slot_name, reason })
+        }
+    }
+}
+
+/// WAL kept by the slot that is worth a warning.
+const RETAINED_WARN_BYTES: i64 = 1 << 30;
+/// WAL that may still be written before the slot is lost, below which it is worth one.
+const SAFE_WARN_BYTES: i64 = 1 << 30;
+/// A transaction as old as that is named.
+const OLD_SECONDS: i64 = 300;
+
+/// Warns of a source that comes to harm; whether there was reason to.
+pub(crate) fn warn_of(source: &SourceVitals) -> bool {
+    let retained = source.retained_wal_bytes.unwrap_or(0);
+    let is_near = source.safe_wal_bytes.is_some_and(|bytes| bytes < SAFE_WARN_BYTES);
+    let oldest = source.oldest_transaction.as_ref();
+    let is_held = oldest.is_some_and(|oldest| oldest.seconds >= Some(OLD_SECONDS));
+    let has_reason = retained >= RETAINED_WARN_BYTES || is_near || is_held;
+    if has_reason {
+        warn!(
+            retained_wal_bytes = retained,
+            safe_wal_bytes = source.safe_wal_bytes,
+            oldest_transaction = oldest.map(|oldest| oldest.who.as_str()),
+            oldest_transaction_seconds = oldest.and_then(|oldest| oldest.seconds),
+            "the source keeps WAL for this slot: once it is confirmed it goes, but not before the oldest \
+             transaction has ended"
+        );
+    }
+    has_reason
+}
