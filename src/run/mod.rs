@@ -14,6 +14,7 @@ pub mod shutdown;
 mod source_watch;
 pub mod start;
 mod stream;
+mod summary;
 pub mod tables;
 pub mod vitals;
 mod work;
@@ -98,6 +99,7 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
     let Some(started) = patiently(&shutdown, Some(START_PATIENCE), attempt).await? else {
         return Ok(());
     };
+    summary::say(settings, &started.plan);
     let (sender, gate) = (Sender::new(client.clone()), Gate::new(&settings.elasticsearch));
     let attempt = || letters::open(settings, &client, &sender, &gate);
     let Some(letters) = patiently(&shutdown, Some(START_PATIENCE), attempt).await? else {

@@ -44,7 +44,10 @@ async fn ready_once_live_and_the_numbers_are_those_of_the_stream() -> Result<()>
     stage.execute("insert into t select i, 'CANARY' from generate_series(1, 100) i").await?;
     let port = ports::free()?;
     let listen = format!("127.0.0.1:{port}");
-    let running = stage.waldex("run")?.arg("--admin-listen").arg(&listen).spawn()?;
+    let mut running = stage.waldex("run")?.arg("--admin-listen").arg(&listen).spawn()?;
+    let summary = running.wait_for_line(LIMIT, "waldex runs").await?;
+    ensure!(summary.contains(stage.name()) && summary.contains("public.t"), "{summary}");
+    ensure!(!summary.contains("throwaway"), "a password in {summary}");
     wait_for_state(port, "/ready", 200, "live").await?;
     ensure!(get(port, "/live").await? == (200, "live\n".to_owned()));
     stage.execute("update t set v = 'CANARY 2'").await?;
