@@ -102,6 +102,8 @@ pub(crate) async fn establish(
             fix: "name a configured table, or give --reload alone for all".to_owned(),
         });
     }
+    // Before a slot is made: one that nobody may read on from, for want of rights here, would only keep WAL.
+    store.prepare().await?;
     let mut state = match found {
         Some(state) if *reload != Reload::All => {
             prove_continuity(&state, &source, &settings.postgres.slot)
@@ -127,7 +129,6 @@ pub(crate) async fn establish(
         let entry = choose_generation(client, table, known, wanted).await?;
         state.tables.insert(name, entry);
     }
-    store.prepare().await?;
     // The state first: an index without a state that names it could not be accounted for.
     store.write(&state).await?;
     create_missing(client, plan, &state).await?;
