@@ -278,7 +278,8 @@ fn settings(options: &Options) -> Vec<String> {
     let fsync = if options.fsync { "on" } else { "off" };
     let mut lines: Vec<String> = [
         "wal_level=logical",
-        "max_replication_slots=50",
+        // Every test of a shared server leaves its slot behind.
+        "max_replication_slots=500",
         "max_wal_senders=50",
         "max_connections=150",
         "shared_buffers=64MB",
