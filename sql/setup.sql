@@ -19,6 +19,6 @@ GRANT SELECT ON TABLE {tables} TO {role}
 DO {publication_block}
 
 -- The slot keeps WAL from now on until it is read or dropped; max_slot_wal_keep_size bounds it.
+-- From 17 on standbys may keep a copy of it (failover => true), so that it outlives a failover.
 -- Waits for every transaction that runs now.
-SELECT pg_catalog.pg_create_logical_replication_slot({slot_literal}, 'pgoutput')
-WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot_literal})
+DO {slot_block}

@@ -59,13 +59,39 @@ pub enum Discontinuity {
         /// `IDENTIFY_SYSTEM`.
         found: String,
     },
-    /// A failover or a restore.
-    #[error("the server is on timeline {found}, and was on {state}")]
+    /// A timeline that the state's is no part of, or cannot be shown to be.
+    #[error(
+        "the server is on timeline {found}, which does not go on from the timeline {state} of the indices"
+    )]
     OtherTimeline {
         /// Of the state document.
         state: u32,
         /// `IDENTIFY_SYSTEM`.
         found: u32,
+    },
+    /// A failover that lost changes which the indices hold.
+    #[error(
+        "a failover lost changes: timeline {timeline} goes on from {left_at}, and the indices hold changes up to \
+         {state_lsn}"
+    )]
+    Diverged {
+        /// Of the state document.
+        state_lsn: Lsn,
+        /// The server's timeline.
+        timeline: u32,
+        /// Where it left the state's timeline.
+        left_at: Lsn,
+    },
+    /// A server that was restored from a backup, or a copy.
+    #[error(
+        "the server's WAL ends at {flush_lsn}, and the indices hold changes up to {state_lsn}: it was restored \
+         from a backup, or is a copy"
+    )]
+    Ahead {
+        /// Of the state document.
+        state_lsn: Lsn,
+        /// `IDENTIFY_SYSTEM`.
+        flush_lsn: Lsn,
     },
     /// Documents that no state accounts for.
     #[error("the index \"{index}\" holds documents, and there is no state that says up to where")]
@@ -193,7 +219,11 @@ impl Error {
             Self::Postgres(error) => return error.remedy(),
             Self::Write(error) => error.remedy(),
             Self::Configuration { fix, .. } => fix,
-            Self::NeedsResync(Discontinuity::OtherSystem { .. }) => {
+            Self::NeedsResync(
+                Discontinuity::OtherSystem { .. }
+                | Discontinuity::OtherTimeline { .. }
+                | Discontinuity::Ahead { .. },
+            ) => {
                 "check postgres.url: a clone or another database must not write into these indices; if it is \
                  meant, `waldex run --reload` builds every index anew"
             }

@@ -1,6 +1,6 @@
 -- One replication slot.
 -- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14; the reason of an
--- invalidation came with 16 (conflicting) and 17 (invalidation_reason) and is NULL before.
+-- invalidation came with 16 (conflicting) and 17 (invalidation_reason), failover with 17; NULL before.
 -- $1 slot
 SELECT s.plugin::text,
        s.slot_type::text AS kind,
@@ -11,6 +11,7 @@ SELECT s.plugin::text,
        s.wal_status::text,
        s.safe_wal_size,
        s.temporary,
+       (to_jsonb(s) ->> 'failover')::boolean AS failover,
        coalesce(to_jsonb(s) ->> 'invalidation_reason',
                 CASE WHEN to_jsonb(s) ->> 'conflicting' = 'true' THEN 'conflict' END) AS invalidation_reason,
        pg_catalog.pg_wal_lsn_diff(

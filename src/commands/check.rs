@@ -5,7 +5,7 @@ use crate::elasticsearch::state::{State, StateStore};
 use crate::error::Error;
 use crate::postgres::preflight::{self, Problem};
 use crate::postgres::session::{Purpose, Session};
-use crate::run::{start, tables};
+use crate::run::{continuity, start, tables};
 use crate::settings::Settings;
 
 /// Prints every problem, or that there is none.
@@ -57,7 +57,7 @@ async fn continuity(
     }
     let source = note(start::look_at_source(session, &settings.postgres).await, problems);
     if let (Some(source), Some(state)) = (source, state) {
-        let proof = start::prove_continuity(state, &source, &settings.postgres.slot);
+        let proof = continuity::prove(state, &source, &settings.postgres.slot);
         note(proof.map_err(Error::NeedsResync), problems);
     }
 }

@@ -10,7 +10,8 @@ use crate::lsn::Lsn;
 use crate::postgres::catalog;
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::slot::{self, SlotFacts};
-use crate::run::start::{self, Source};
+use crate::run::continuity::{self, Source};
+use crate::run::start;
 use crate::run::tables;
 use crate::settings::Settings;
 
@@ -60,7 +61,7 @@ async fn proof(
     source: &Source,
 ) -> Result<Option<Discontinuity>, Error> {
     if let Some(state) = state
-        && let Err(gap) = start::prove_continuity(state, source, &settings.postgres.slot)
+        && let Err(gap) = continuity::prove(state, source, &settings.postgres.slot)
     {
         return Ok(Some(gap));
     }

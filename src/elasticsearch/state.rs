@@ -30,6 +30,9 @@ pub struct State {
     pub system_id: String,
     /// `IDENTIFY_SYSTEM`: the timeline they were last read on.
     pub timeline: u32,
+    /// Where that timeline left the one before, if that is known.
+    #[serde(default, with = "lsn_text_option")]
+    pub timeline_begun_at: Option<Lsn>,
     /// Database of the slot.
     pub database: String,
     /// The slot.
@@ -96,6 +99,7 @@ impl State {
             format: FORMAT,
             system_id,
             timeline,
+            timeline_begun_at: None,
             database,
             slot: slot.to_owned(),
             publication: publication.to_owned(),

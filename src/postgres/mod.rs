@@ -22,6 +22,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod sql;
 pub(crate) mod standbys;
+pub mod timeline;
 mod tls;
 mod transport;
 mod wire;

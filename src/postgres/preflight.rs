@@ -367,18 +367,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_slot_is_refused_for_the_reason_that_matters_most() {
-        let good = SlotFacts {
-            plugin: Some("pgoutput".to_owned()),
-            database: Some("app".to_owned()),
-            active_pid: None,
-            restart_lsn: None,
-            confirmed_flush: None,
-            wal_status: Some("reserved".to_owned()),
-            safe_wal_bytes: None,
-            invalidation_reason: None,
-            retained_bytes: None,
-            temporary: false,
-        };
+        let good = SlotFacts::for_test();
         assert_eq!(slot_problem("s", &good, "app"), None);
         let of = |slot: SlotFacts| slot_problem("s", &slot, "app").unwrap();
         assert!(of(SlotFacts { plugin: None, ..good.clone() }).what.contains("physical"));

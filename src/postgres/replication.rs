@@ -18,6 +18,7 @@ use crate::settings::PostgresSettings;
 
 use super::pinned::Encoding;
 use super::sql::{identifier, replication_literal};
+use super::timeline::History;
 use super::wire::{FRAME_BYTES_MAX, Wire, frame_end, surface_notice, unexpected};
 use super::{PostgresError, ServerError};
 
@@ -26,6 +27,12 @@ const COPY_BOTH_RESPONSE_TAG: u8 = b'W';
 
 /// Length of a standby status update, without its CopyData frame.
 pub const STATUS_BYTES: usize = 34;
+
+/// Since this version a slot can be copied to standbys, and outlive a failover.
+const FAILOVER_SINCE_MAJOR: u32 = 17;
+
+/// The file of a timeline's history is not there.
+const UNDEFINED_FILE: &str = "58P01";
 
 /// How long the end of a stream may take, so that the server has seen our last status.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,16 +88,44 @@ impl Replication {
         }
     }
 
+    /// The ancestors of a timeline; `None` if the server has lost the file.
+    ///
+    /// # Errors
+    /// The connection's, or an answer of another shape than the protocol's.
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Option<History>, PostgresError> {
+        let rows = match self.wire.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await {
+            Ok(rows) => rows,
+            Err(error) if error.sqlstate() == Some(UNDEFINED_FILE) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let text = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+        match text.and_then(History::parse) {
+            Some(history) => Ok(Some(history)),
+            None => Err(PostgresError::Protocol(
+                "an answer to TIMELINE_HISTORY of another shape".to_owned(),
+            )),
+        }
+    }
+
     /// Creates a logical slot for pgoutput and returns its consistent point: every transaction that
     /// commits after it will be in the stream. Waits for every transaction that runs anywhere in
     /// the server, however long; a temporary slot is gone with this connection. If the wait is
-    /// given up, the server may still finish creating the slot.
+    /// given up, the server may still finish creating the slot. One that stays is made so that standbys
+    /// may keep a copy of it, where the server can.
     ///
     /// # Errors
     /// 42710 if the slot exists, 53400 if none is free, 55000 if `wal_level` is not `logical`.
     pub async fn create_slot(&mut self, slot: &str, temporary: bool) -> Result<Lsn, PostgresError> {
+        let options = if !temporary && self.wire.major_version() >= FAILOVER_SINCE_MAJOR {
+            "(SNAPSHOT 'nothing', FAILOVER true)"
+        } else {
+            "NOEXPORT_SNAPSHOT"
+        };
         let command = format!(
-            "CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput NOEXPORT_SNAPSHOT",
+            "CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput {options}",
             identifier(slot),
             if temporary { " TEMPORARY" } else { "" },
         );

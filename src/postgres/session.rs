@@ -51,6 +51,8 @@ pub struct Session {
     pub client: Client,
     encoding: Encoding,
     major_version: u32,
+    /// Where it leads, if the server there is a standby.
+    standby_at: Option<String>,
     ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -116,7 +118,8 @@ impl Session {
         if major_version >= pinned::TRANSACTION_TIMEOUT_SINCE_MAJOR {
             client.batch_execute(pinned::TRANSACTION_TIMEOUT_OFF).await?;
         }
-        Ok(Self { client, encoding, major_version, ended })
+        let standby_at = is_standby.then(|| place.to_owned());
+        Ok(Self { client, encoding, major_version, standby_at, ended })
     }
 
     /// The encoding that suits this database; the replication connection needs the same.
@@ -127,6 +130,17 @@ impl Session {
     /// The server's major version, as 14 or 18.
     pub fn major_version(&self) -> u32 {
         self.major_version
+    }
+
+    /// Refuses a server that is a standby: it is not the source, though it may become that.
+    ///
+    /// # Errors
+    /// [`PostgresError::Standby`].
+    pub fn refuse_standby(&self) -> Result<(), PostgresError> {
+        match &self.standby_at {
+            Some(place) => Err(PostgresError::Standby { place: place.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Resolves when the connection has ended, with the reason. May be called any number of times

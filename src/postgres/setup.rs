@@ -26,7 +26,7 @@ pub fn setup_statements(settings: &PostgresSettings, tables: &[TableSettings]) -
         ("{role}", identifier(&settings.user)),
         ("{schemas}", schemas.into_iter().collect::<Vec<_>>().join(", ")),
         ("{tables}", names.join(", ")),
-        ("{slot_literal}", literal(&settings.slot)),
+        ("{slot_block}", dollar_quoted(&slot_block(&settings.slot))),
     ];
     statements(SETUP_TEMPLATE)
         .filter(|statement| {
@@ -136,6 +136,18 @@ fn publication_block(publication: &str, tables: &[TableSettings]) -> String {
          CREATE PUBLICATION {name} FOR TABLE {} WITH (publish_via_partition_root = true);\n  \
          ELSE\n{additions}  END IF;\nEND",
         names.join(", ")
+    )
+}
+
+/// A call that a branch does not come to is not looked up: before 17 there is no fifth parameter.
+fn slot_block(slot: &str) -> String {
+    let text = literal(slot);
+    format!(
+        "BEGIN\n  IF EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {text}) THEN\n    \
+         NULL;\n  ELSIF pg_catalog.current_setting('server_version_num')::int >= 170000 THEN\n    \
+         PERFORM pg_catalog.pg_create_logical_replication_slot({text}, 'pgoutput', false, false, true);\n  \
+         ELSE\n    PERFORM pg_catalog.pg_create_logical_replication_slot({text}, 'pgoutput');\n  \
+         END IF;\nEND"
     )
 }
 

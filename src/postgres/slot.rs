@@ -32,9 +32,29 @@ pub struct SlotFacts {
     pub retained_bytes: Option<i64>,
     /// Whether it ends with its connection.
     pub temporary: bool,
+    /// Whether standbys may keep a copy of it (17 and newer).
+    pub failover: Option<bool>,
 }
 
 impl SlotFacts {
+    /// A sound slot of pgoutput that nobody reads.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self {
+            plugin: Some("pgoutput".to_owned()),
+            database: Some("app".to_owned()),
+            active_pid: None,
+            restart_lsn: None,
+            confirmed_flush: None,
+            wal_status: Some("reserved".to_owned()),
+            safe_wal_bytes: None,
+            invalidation_reason: None,
+            retained_bytes: None,
+            temporary: false,
+            failover: None,
+        }
+    }
+
     /// Whether the WAL it needs is gone, or the server gave it up for another reason.
     pub fn is_lost(&self) -> bool {
         self.lost_because().is_some()
@@ -67,6 +87,7 @@ pub async fn inspect(session: &Session, slot: &str) -> Result<Option<SlotFacts>,
         invalidation_reason: field(&row, "invalidation_reason")?,
         retained_bytes: field(&row, "retained_bytes")?,
         temporary: field(&row, "temporary")?,
+        failover: field(&row, "failover")?,
     }))
 }
 

@@ -120,11 +120,15 @@ impl Wire {
         auth::authenticate(&mut wire, settings).await?;
         wire.await_ready().await?;
         wire.frame_bytes_max = FRAME_BYTES_MAX;
-        let major = pinned::major_version(&wire.server_version);
-        if major.is_some_and(|major| major >= pinned::TRANSACTION_TIMEOUT_SINCE_MAJOR) {
+        if wire.major_version() >= pinned::TRANSACTION_TIMEOUT_SINCE_MAJOR {
             wire.simple_query(pinned::TRANSACTION_TIMEOUT_OFF).await?;
         }
         Ok(wire)
+    }
+
+    /// The server's major version; 0 if it did not say.
+    pub(super) fn major_version(&self) -> u32 {
+        pinned::major_version(&self.server_version).unwrap_or_default()
     }
 
     #[cfg(test)]

@@ -3,6 +3,7 @@
 //! I/O shell: connects the core to Postgres and the search cluster, and decides what a failure means: a
 //! passing one is waited out with back-off, anything else ends the run with its reason.
 
+pub(crate) mod continuity;
 pub mod dry_run;
 mod lanes;
 mod letters;
@@ -365,11 +366,8 @@ impl Run<'_> {
             None => Session::connect(postgres, Purpose::Control).await?,
         };
         let mut replication = Replication::connect(postgres, session.encoding()).await?;
-        let source = start::Source {
-            system: replication.identify_system().await?,
-            slot: crate::postgres::slot::inspect(&session, &postgres.slot).await?,
-        };
-        start::prove_continuity(state, &source, &postgres.slot).map_err(Error::NeedsResync)?;
+        let source = start::ask(&mut replication, &session, &postgres.slot).await?;
+        start::go_on(state, &source, &postgres.slot)?;
         if self.load_missing(&session, plan, store, state, progress).await? == Loads::Stopped {
             return Ok(None);
         }

@@ -1,11 +1,12 @@
 //! From nothing, or from whatever a crash left, to a state that the stream can go on from.
 //!
-//! Continuity is proven or waldex stops in `needs_resync` (spec P5): the state's system and timeline are
-//! the server's, the slot is there and not beyond the state, and every index that was complete is there.
+//! Continuity is proven (`continuity`), and every index that was complete is there, or waldex stops in
+//! `needs_resync` (spec P5).
 
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use super::continuity::{self, Source};
 use super::schema::{Difference, TableSource, difference};
 use super::tables::{Plan, PlannedTable};
 use crate::cli::Reload;
@@ -15,7 +16,7 @@ use crate::elasticsearch::state::{State, StateStore, TableState};
 use crate::error::{Discontinuity, Error};
 use crate::postgres::PostgresError;
 use crate::postgres::pinned::Encoding;
-use crate::postgres::replication::{Replication, SystemIdentity};
+use crate::postgres::replication::Replication;
 use crate::postgres::session::Session;
 use crate::postgres::slot::{self, SlotFacts};
 use crate::settings::{PostgresSettings, Settings};
@@ -29,54 +30,47 @@ fn wants(reload: &Reload, table: &PlannedTable) -> bool {
     }
 }
 
-/// Where the stream may start, as far as Postgres is concerned.
-pub(crate) struct Source {
-    pub(crate) system: SystemIdentity,
-    pub(crate) slot: Option<SlotFacts>,
-}
-
 /// Asks the server who it is and where the slot stands.
 pub(crate) async fn look_at_source(
     session: &Session,
     settings: &PostgresSettings,
 ) -> Result<Source, Error> {
-    let encoding = session.encoding();
-    let mut replication = Replication::connect(settings, encoding).await?;
-    let system = replication.identify_system().await?;
-    let slot = slot::inspect(session, &settings.slot).await?;
-    Ok(Source { system, slot })
+    let mut replication = Replication::connect(settings, session.encoding()).await?;
+    Ok(ask(&mut replication, session, &settings.slot).await?)
 }
 
-/// Whether the stream can go on from `state`: the gap test, at every start and reconnect.
-pub(crate) fn prove_continuity(
-    state: &State,
-    source: &Source,
-    slot_name: &str,
-) -> Result<(), Discontinuity> {
-    if state.system_id != source.system.system_id {
-        return Err(Discontinuity::OtherSystem {
-            state: state.system_id.clone(),
-            found: source.system.system_id.clone(),
-        });
-    }
-    if state.timeline != source.system.timeline {
-        return Err(Discontinuity::OtherTimeline {
-            state: state.timeline,
-            found: source.system.timeline,
-        });
-    }
-    let Some(slot) = &source.slot else {
-        return Err(Discontinuity::SlotGone { slot: slot_name.to_owned() });
+/// The same over a connection that stands. A standby is no answer: it may be about to be promoted.
+pub(crate) async fn ask(
+    replication: &mut Replication,
+    session: &Session,
+    slot: &str,
+) -> Result<Source, PostgresError> {
+    session.refuse_standby()?;
+    let system = replication.identify_system().await?;
+    let history = match system.timeline {
+        1 => None,
+        timeline => replication.timeline_history(timeline).await?,
     };
-    if let Some(reason) = slot.lost_because() {
-        return Err(Discontinuity::SlotLost { slot: slot_name.to_owned(), reason });
+    let slot = slot::inspect(session, slot).await?;
+    Ok(Source { system, history, slot })
+}
+
+/// Notes the timeline that the stream goes on with. It need not be written at once: the position that makes
+/// it matter is written in the same document.
+pub(crate) fn go_on(state: &mut State, source: &Source, slot: &str) -> Result<(), Error> {
+    let timeline = continuity::prove(state, source, slot).map_err(Error::NeedsResync)?;
+    if timeline.number != state.timeline {
+        info!(
+            before = state.timeline,
+            now = timeline.number,
+            left_at = timeline.begun_at.map(|lsn| lsn.to_string()),
+            durable = %state.durable_lsn,
+            "failover: the new primary has all that the indices hold, going on there"
+        );
     }
-    match slot.confirmed_flush {
-        Some(slot_lsn) if slot_lsn > state.durable_lsn => {
-            Err(Discontinuity::Gap { slot_lsn, state_lsn: state.durable_lsn })
-        }
-        Some(_) | None => Ok(()),
-    }
+    state.timeline = timeline.number;
+    state.timeline_begun_at = timeline.begun_at.or(state.timeline_begun_at);
+    Ok(())
 }
 
 /// Finds or makes the state, the slot and the indices. Afterwards every planned table has a generation that
@@ -105,9 +99,8 @@ pub(crate) async fn establish(
     // Before a slot is made: one that nobody may read on from, for want of rights here, would only keep WAL.
     store.prepare().await?;
     let mut state = match found {
-        Some(state) if *reload != Reload::All => {
-            prove_continuity(&state, &source, &settings.postgres.slot)
-                .map_err(Error::NeedsResync)?;
+        Some(mut state) if *reload != Reload::All => {
+            go_on(&mut state, &source, &settings.postgres.slot)?;
             state
         }
         found => {
@@ -151,14 +144,17 @@ async fn fresh_state(
         }
         None => create_slot(&settings.postgres, session.encoding()).await?,
     };
-    Ok(State::new(
+    let timeline = source.timeline();
+    let mut state = State::new(
         source.system.system_id,
-        source.system.timeline,
+        timeline.number,
         settings.postgres.database.clone(),
         name,
         &settings.postgres.publication,
         start,
-    ))
+    );
+    state.timeline_begun_at = timeline.begun_at;
+    Ok(state)
 }
 
 async fn create_slot(

@@ -3,6 +3,7 @@
 mod admin;
 mod changes;
 mod commands;
+mod continuity;
 mod dead_letters;
 mod dead_letters_command;
 mod faults;

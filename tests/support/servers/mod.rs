@@ -7,6 +7,7 @@
 
 pub mod artefacts;
 pub mod backend;
+pub mod data_copy;
 pub mod docker;
 pub mod elasticsearch;
 pub mod java;

@@ -17,6 +17,7 @@ use super::docker::Container;
 use super::locate::{self, InstalledPostgres};
 use super::ports;
 use super::process::{Launch, Process, wait_ready};
+use super::watchdog::Watchdog;
 
 /// Superuser of every throwaway server.
 pub const USER: &str = "postgres";
@@ -97,13 +98,29 @@ impl Postgres {
             initdb.uid(user.uid).gid(user.gid);
         }
         locate::run(&mut initdb)?;
-        configure(&data, &directory.join("socket"), port, options)?;
+        configure(&data, &directory.join("socket"), port, &settings(options))?;
+        Self::launch(&bin.join("postgres"), directory, watchdog, port)
+    }
+
+    /// Starts a server on data that is there already, in `data` below `directory`, at a new port.
+    pub(super) fn start_on(
+        program: &Path,
+        directory: PathBuf,
+        watchdog: Watchdog,
+        conf: &[String],
+    ) -> Result<Self> {
+        let port = ports::free()?;
+        configure(&directory.join("data"), &directory.join("socket"), port, conf)?;
+        Self::launch(program, directory, watchdog, port)
+    }
+
+    fn launch(program: &Path, directory: PathBuf, watchdog: Watchdog, port: u16) -> Result<Self> {
         let launch = Launch {
-            program: bin.join("postgres"),
-            args: vec!["-D".into(), data.display().to_string()],
+            program: program.to_owned(),
+            args: vec!["-D".into(), directory.join("data").display().to_string()],
             env: vec![("LC_ALL".into(), "C".into())],
             directory,
-            user,
+            user: locate::server_user(),
             graceful: Signal::INT,
         };
         let process = Process::start(launch, watchdog)?;
@@ -235,15 +252,15 @@ pub struct Database {
     pub url: String,
 }
 
-/// The postmaster writes `ready` into the eighth line of its pid file; a file from before a crash
-/// names another process.
+/// The postmaster writes `ready`, or `standby`, into the eighth line of its pid file; a file from before
+/// a crash names another process.
 fn is_ready(process: &Process) -> bool {
     let file = process.directory().join("data/postmaster.pid");
     let text = fs::read_to_string(file).unwrap_or_default();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     lines.first().and_then(|pid| pid.parse().ok()) == process.pid()
         && process.pid().is_some()
-        && lines.get(7) == Some(&"ready")
+        && matches!(lines.get(7), Some(&("ready" | "standby")))
 }
 
 fn binaries(version: Version) -> Result<PathBuf> {
@@ -293,13 +310,13 @@ fn settings(options: &Options) -> Vec<String> {
     lines
 }
 
-fn configure(data: &Path, socket: &Path, port: u16, options: &Options) -> Result<()> {
+fn configure(data: &Path, socket: &Path, port: u16, conf: &[String]) -> Result<()> {
     let file = data.join("postgresql.conf");
     let mut text = fs::read_to_string(&file)?;
     text.push_str(&format!(
         "\nlisten_addresses='127.0.0.1'\nport={port}\nunix_socket_directories='{}'\n{}\n",
         socket.display(),
-        settings(options).join("\n")
+        conf.join("\n")
     ));
     fs::write(&file, text).with_context(|| format!("cannot write \"{}\"", file.display()))
 }

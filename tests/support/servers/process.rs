@@ -168,6 +168,11 @@ impl Process {
         lines.split_at(lines.len().saturating_sub(12)).1.join("\n")
     }
 
+    /// The executable.
+    pub fn program(&self) -> &Path {
+        &self.launch.program
+    }
+
     /// The server's directory.
     pub fn directory(&self) -> &Path {
         &self.launch.directory
