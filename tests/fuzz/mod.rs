@@ -1,20 +1,18 @@
-//! Mutational fuzzing of everything that reads bytes from Postgres, on the stable toolchain, for a bounded
-//! time. The oracles are those of the decoder's properties.
+//! Mutational fuzzing of everything that is read from outside, on the stable toolchain, for a bounded time.
 //!
-//! `FUZZ_SECONDS` is the time for each target (3 by default). Every input comes from one number; a failure
-//! prints it, and `SEED=<number>` makes it the first input of the next run. Longer runs with coverage:
+//! `FUZZ_SECONDS` is the time for each target (3 by default). Inputs that were worth keeping, in
+//! `corpus/<target>`, always run first. Every other input comes from one number; a failure prints it, and
+//! `SEED=<number>` makes it the first input of the next run. Longer runs with coverage:
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz/cargo decode`.
 #![allow(clippy::unwrap_used, reason = "a fuzz target is a test, and so is what it calls")]
 
+mod answers;
+mod configuration;
+mod received;
+mod state;
+
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
-
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use waldex::lsn::Lsn;
-use waldex::pgoutput::envelope::Frame;
-
-use crate::decoder::{check_copy_line, check_frame, check_payload, message};
-use crate::support::encode::encode_frame;
 
 /// Mutations of one generated input; generating costs more than mutating.
 const MUTANTS: usize = 64;
@@ -24,22 +22,18 @@ const ODD_INTEGERS: [i32; 12] =
 const ODD_BYTES: &[u8] =
     b"\0\x01\x7f\x80\xffBCORYIUDTMKNOdnfiutbwkSEcAPrp\\\t\n\r\x08\x0b\x0cx0789";
 
-#[test]
-fn messages() {
-    fuzz("messages", |random| generated_payload(random.next()), check_payload);
-}
-
-#[test]
-fn frames() {
-    fuzz("frames", generated_frame, check_frame);
-}
-
-#[test]
-fn copy_lines() {
-    fuzz("copy lines", generated_line, check_copy_line);
-}
-
-fn fuzz(target: &str, generate: impl Fn(&mut SplitMix) -> Vec<u8>, check: impl Fn(&[u8])) {
+/// Checks the corpus of `target`, then what `generate` makes and mutations of that, `tokens` among them.
+fn fuzz(
+    target: &str,
+    tokens: &[&str],
+    generate: impl Fn(&mut SplitMix) -> Vec<u8>,
+    check: impl Fn(&[u8]),
+) {
+    let kept = corpus(target);
+    for (name, input) in &kept {
+        let _replay = Replay { target, input: name.clone() };
+        check(input);
+    }
     let duration = Duration::from_secs(number("FUZZ_SECONDS").unwrap_or(3));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let first = number("SEED").unwrap_or_else(|| u64::try_from(now).unwrap());
@@ -48,17 +42,30 @@ fn fuzz(target: &str, generate: impl Fn(&mut SplitMix) -> Vec<u8>, check: impl F
     let mut inputs = 0_u64;
     let mut seed = first;
     while inputs == 0 || start.elapsed() < duration {
-        let _replay = Replay { target, seed };
+        let _replay = Replay { target, input: format!("SEED={seed}") };
         let mut random = SplitMix(seed);
         let input = generate(&mut random);
         check(&input);
         for _ in 0..MUTANTS {
-            check(&mutated(&input, &mut random));
+            check(&mutated(&input, tokens, &mut random));
         }
         inputs += 1;
         seed = seed.wrapping_add(1);
     }
-    println!("fuzzed {target}: {inputs} inputs with {MUTANTS} mutants each, none failed");
+    let kept = kept.len();
+    println!(
+        "fuzzed {target}: {kept} kept, {inputs} new inputs with {MUTANTS} mutants each, none failed"
+    );
+}
+
+/// The inputs that are kept of a target, by name.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let read = |path: &Path| (path.display().to_string(), std::fs::read(path).unwrap());
+    let mut inputs: Vec<_> = entries.map(|entry| read(&entry.unwrap().path())).collect();
+    inputs.sort();
+    inputs
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -69,13 +76,13 @@ fn number(variable: &str) -> Option<u64> {
 /// Says, while a panic passes, how to see it again.
 struct Replay<'a> {
     target: &'a str,
-    seed: u64,
+    input: String,
 }
 
 impl Drop for Replay<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("fuzzing {} failed; to replay it: SEED={}", self.target, self.seed);
+            eprintln!("fuzzing {} failed; to replay it: {}", self.target, self.input);
         }
     }
 }
@@ -101,36 +108,12 @@ impl SplitMix {
     }
 }
 
-fn generated_payload(seed: u64) -> Vec<u8> {
-    let mut long_seed = [0; 32];
-    long_seed[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &long_seed);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    message().new_tree(&mut runner).unwrap().current().encode()
-}
-
-fn generated_frame(random: &mut SplitMix) -> Vec<u8> {
-    let wal_end = Lsn::new(random.next());
-    let send_time_micros = random.next().cast_signed();
-    let payload: Vec<u8> = (0..random.below(40)).map(|_| random.of(ODD_BYTES)).collect();
-    encode_frame(&match random.below(2) {
-        0 => Frame::Keepalive { wal_end, send_time_micros, reply_requested: random.below(2) == 1 },
-        _ => Frame::XLogData { wal_start: wal_end, wal_end, send_time_micros, payload: &payload },
-    })
-}
-
-fn generated_line(random: &mut SplitMix) -> Vec<u8> {
-    let pieces: [&[u8]; 10] =
-        [b"\\N", b"\t", b"\t\t", b"\\\\", b"\\t", b"\\101", b"\\x4", b"plain", b"\xC3\xA9", b"\\"];
-    (0..random.below(12)).flat_map(|_| random.of(&pieces).to_vec()).collect()
-}
-
-fn mutated(input: &[u8], random: &mut SplitMix) -> Vec<u8> {
+fn mutated(input: &[u8], tokens: &[&str], random: &mut SplitMix) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..=random.below(4) {
         let at = random.below(bytes.len());
         let end = at + random.below(bytes.len() - at + 1).min(24);
-        match random.below(8) {
+        match random.below(9) {
             0 => bytes.truncate(at),
             1 => drop(bytes.drain(at..end)),
             2 => {
@@ -142,6 +125,9 @@ fn mutated(input: &[u8], random: &mut SplitMix) -> Vec<u8> {
             4 => overwrite(&mut bytes, at, &random.of(&ODD_INTEGERS).to_be_bytes()),
             5 => overwrite(&mut bytes, at, &random.of(&ODD_INTEGERS).to_be_bytes()[2..]),
             6 => overwrite(&mut bytes, at, &[random.of(ODD_BYTES)]),
+            7 if !tokens.is_empty() => {
+                bytes.splice(at..end.min(at + random.below(2)), random.of(tokens).bytes());
+            }
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte ^= 1 << random.below(8);
