@@ -43,8 +43,21 @@ pub(crate) struct Stored {
 /// Documents behind a write alias.
 pub(crate) type Index = BTreeMap<String, Stored>;
 
-/// What an item is answered: its status and, if it failed, the error's type.
-pub(crate) type Answered = (u16, Option<&'static str>);
+/// What an item is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    /// The error's type, if it failed.
+    pub(crate) error: Option<&'static str>,
+    /// The index that a delete was carried out in.
+    pub(crate) index: Option<String>,
+}
+
+impl Answered {
+    pub(crate) fn failed(status: u16, error: &'static str) -> Self {
+        Self { status, error: Some(error), index: None }
+    }
+}
 
 /// The cluster.
 #[derive(Clone, Default)]
@@ -57,19 +70,42 @@ pub(crate) struct Cluster {
     arrivals: u64,
 }
 
+/// A text that the mapping does not take: the item is refused.
+pub(crate) const POISON: &str = "poison";
+/// A text for which the whole request is refused.
+pub(crate) const SPOILS: &str = "spoils";
+
 /// Elasticsearch takes no longer ids, and refuses the request.
 const ID_BYTES_MAX: usize = 512;
 
 impl Cluster {
     /// Creates an index with its write alias; one that is there is left as it is.
     pub(crate) fn create(&mut self, alias: &str, index: &str) {
-        self.indices.entry(index.to_owned()).or_default();
-        self.aliases.insert(alias.to_owned(), index.to_owned());
+        if !self.indices.contains_key(index) {
+            self.indices.insert(index.to_owned(), Index::new());
+            self.aliases.insert(alias.to_owned(), index.to_owned());
+        }
     }
 
     /// What is behind a write alias.
     pub(crate) fn documents(&self, alias: &str) -> Option<&Index> {
         self.indices.get(self.aliases.get(alias)?)
+    }
+
+    /// An index, whether or not its alias is there.
+    pub(crate) fn index(&self, index: &str) -> Option<&Index> {
+        self.indices.get(index)
+    }
+
+    /// Somebody removes an alias.
+    pub(crate) fn remove_alias(&mut self, alias: &str) {
+        self.aliases.remove(alias);
+    }
+
+    /// The operator puts it back, and removes what stands in its place.
+    pub(crate) fn restore_alias(&mut self, alias: &str, index: &str) {
+        self.indices.remove(alias);
+        self.aliases.insert(alias.to_owned(), index.to_owned());
     }
 
     pub(crate) fn arrivals(&self) -> u64 {
@@ -102,31 +138,36 @@ impl Cluster {
         Ok(items)
     }
 
+    /// Whether an item is such that the whole request is refused.
+    pub(crate) fn refuses_whole(&self, items: &[Item]) -> bool {
+        let spoils = |item: &Item| item.source.as_ref().is_some_and(|it| it["text"] == SPOILS);
+        !self.takes_poison && items.iter().any(spoils)
+    }
+
     /// Applies one item.
     pub(crate) fn apply(&mut self, item: &Item) -> Answered {
         // `require_alias` does not hold for deletes, and with an external version they create an index.
-        let Some(name) =
-            self.aliases.get(&item.alias).or(item.source.is_none().then_some(&item.alias))
-        else {
-            return (404, Some("index_not_found_exception"));
+        let behind = self.aliases.get(&item.alias);
+        let Some(name) = behind.or(item.source.is_none().then_some(&item.alias)).cloned() else {
+            return Answered::failed(404, "index_not_found_exception");
         };
         let index = self.indices.entry(name.clone()).or_default();
         if item.id.is_empty() {
-            return (400, Some("illegal_argument_exception"));
+            return Answered::failed(400, "illegal_argument_exception");
         }
-        let is_poison = |source: &Value| source["text"] == "poison";
+        let is_poison = |source: &Value| source["text"] == POISON;
         if !self.takes_poison && item.source.as_ref().is_some_and(is_poison) {
-            return (400, Some("document_parsing_exception"));
+            return Answered::failed(400, "document_parsing_exception");
         }
         let stored = index.get(&item.id);
         let version = stored.map(|stored| stored.version);
         let next = match item.versioning {
             Versioning::Internal => version.map_or(1, |version| version + 1),
             Versioning::External(new) if version.is_some_and(|version| new <= version) => {
-                return (409, Some("version_conflict_engine_exception"));
+                return Answered::failed(409, "version_conflict_engine_exception");
             }
             Versioning::ExternalGte(new) if version.is_some_and(|version| new < version) => {
-                return (409, Some("version_conflict_engine_exception"));
+                return Answered::failed(409, "version_conflict_engine_exception");
             }
             Versioning::External(new) | Versioning::ExternalGte(new) => new,
         };
@@ -139,17 +180,21 @@ impl Cluster {
         self.arrivals += 1;
         let (source, at, arrival) = (item.source.clone(), self.now, self.arrivals);
         index.insert(item.id.clone(), Stored { version: next, source, at, arrival });
-        (status, None)
+        Answered { status, error: None, index: item.source.is_none().then_some(name) }
     }
 
-    /// The answer's body.
+    /// The answer's body, of which waldex asks for the index of deletes only.
     pub(crate) fn answer(items: &[Item], answered: &[Answered]) -> Vec<u8> {
-        let item = |(item, (status, error)): (&Item, &Answered)| {
+        let item = |(item, answered): (&Item, &Answered)| {
             let verb = if item.source.is_some() { "index" } else { "delete" };
-            match error {
-                Some(kind) => json!({verb: {"status": status, "error": {"type": kind}}}),
-                None => json!({verb: {"status": status}}),
+            let mut said = json!({"status": answered.status});
+            if let Some(kind) = answered.error {
+                said["error"] = json!({"type": kind});
             }
+            if let Some(index) = &answered.index {
+                said["_index"] = json!(index);
+            }
+            json!({ verb: said })
         };
         let items: Vec<Value> = items.iter().zip(answered).map(item).collect();
         json!({"items": items}).to_string().into_bytes()

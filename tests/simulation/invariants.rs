@@ -3,14 +3,14 @@
 //! The oracle is the step that each change stamps into its row: it tells which write of a row a document
 //! comes from, without any use of versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::cluster::Index;
-use super::shape::{Key, Shape};
+use super::cluster::{Index, POISON, SPOILS};
+use super::shape::{KEYS, Key, Row, Shape};
 use super::source::Written;
-use super::world::{State, Watch, World};
+use super::world::{LETTERS_ALIAS, State, Watch, World, letter_id};
 
 /// What did not hold.
 #[derive(Debug)]
@@ -34,8 +34,7 @@ pub(crate) fn durable_up_to(world: &World, state: &State, lsn: u64) -> Result<()
         let Some(index) = index_of(world, state, table) else { continue };
         let end = history.partition_point(|written| written.end_lsn <= lsn);
         let Some(written) = end.checked_sub(1).map(|last| &history[last].made) else { continue };
-        let step = index.get(&table.id(key)).and_then(|stored| stored.source.as_ref());
-        let step = step.and_then(|source| source["step"].as_u64());
+        let step = step_of(index, &table.id(key)).max(letter_step(world, state, table, key));
         let is_removed_later = || history[end..].iter().any(|later| later.made.removes);
         let holds = match (step, &written.row) {
             (Some(step), Some(_)) => step >= written.step,
@@ -73,15 +72,30 @@ pub(crate) fn at_rest(world: &World, crashed: bool) -> Result<(), Violation> {
         let Some(index) = index_of(world, state, table) else {
             return Err(Violation::new(invariant, format!("{} has no index", table.name())));
         };
-        let expected: BTreeMap<String, Value> = rows
-            .remove(&table)
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, written)| {
-                Some((table.id(key), table.document(key, written.made.row.as_ref()?)))
-            })
-            .collect();
+        let mut expected = BTreeMap::new();
+        let mut excused = BTreeSet::new();
+        let mut rows = rows.remove(&table).unwrap_or_default();
+        for key in 0..KEYS {
+            let row = rows.remove(&key).and_then(|written| written.made.row.as_ref());
+            let letter = letter_step(world, state, table, key);
+            let is_refused = |row: &Row| row.text == POISON || row.text == SPOILS;
+            match row {
+                // In its document's place there is a letter of this very write.
+                Some(row) if letter == Some(row.step) && is_refused(row) => {
+                    excused.insert(table.id(key));
+                }
+                Some(row) => {
+                    expected.insert(table.id(key), table.document(key, row));
+                }
+                None => {}
+            }
+            if letter.is_some() && !excused.contains(&table.id(key)) {
+                let what = format!("{} {key}: a letter of what is no more", table.name());
+                return Err(Violation::new("dead letters", what));
+            }
+        }
         let live = index.iter().filter_map(|(id, stored)| Some((id, stored.source.as_ref()?)));
+        let live = live.filter(|(id, _)| !excused.contains(*id));
         let found: BTreeMap<String, Value> =
             live.map(|(id, source)| (id.clone(), source.clone())).collect();
         if expected != found {
@@ -91,9 +105,19 @@ pub(crate) fn at_rest(world: &World, crashed: bool) -> Result<(), Violation> {
     Ok(())
 }
 
+fn step_of(index: &Index, id: &str) -> Option<u64> {
+    index.get(id)?.source.as_ref()?["step"].as_u64()
+}
+
+/// Which write of a row its dead letter is of, if it has one.
+fn letter_step(world: &World, state: &State, table: Shape, key: Key) -> Option<u64> {
+    let alias = table.alias(state.tables.get(&table)?.generation);
+    step_of(world.cluster.documents(LETTERS_ALIAS)?, &letter_id(&alias, &table.id(key)))
+}
+
 fn index_of<'w>(world: &'w World, state: &State, table: Shape) -> Option<&'w Index> {
     let generation = state.tables.get(&table)?.generation;
-    world.cluster.documents(&table.alias(generation))
+    world.cluster.index(&table.index(generation))
 }
 
 fn differences(

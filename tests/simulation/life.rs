@@ -63,6 +63,7 @@ impl From<waldex::pipeline::PipelineError> for Stop {
 
 /// Runs from start to end.
 pub(crate) fn live(world: &mut World) -> Result<Ended, Violation> {
+    world.begin_life();
     establish(world);
     loop {
         let ended = match connection(world) {
@@ -139,7 +140,9 @@ fn connection(world: &mut World) -> Result<Ended, Stop> {
     }
     for table in World::tables() {
         if state(world).tables.get(&table).is_some_and(|entry| entry.loaded.is_none()) {
-            new_generation(world, table);
+            if world.mutant != Some(Mutant::LoadIntoUsedIndex) {
+                new_generation(world, table);
+            }
             let snapshot = match Loading::new(world).run(table)? {
                 Loaded::Whole(snapshot) => snapshot,
                 Loaded::Ended(ended) => return Ok(ended),

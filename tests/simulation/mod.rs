@@ -20,6 +20,7 @@ mod shape;
 mod source;
 mod stream;
 mod vectors;
+mod weather;
 mod wire;
 mod workload;
 mod world;
@@ -39,10 +40,13 @@ const SEEDS: u64 = 1_000;
 const STORMS_MAX: u32 = 3;
 
 /// Whatever these count must have happened: faults that never come show nothing.
-const MUST_HAPPEN: [&str; 24] = [
+const MUST_HAPPEN: [&str; 28] = [
+    "alias removed",
     "backup or restore",
+    "batch that waits for an unanswered one",
     "checkpoint",
     "cluster restart",
+    "dead letter",
     "disconnect",
     "failover",
     "halt on a rejected document",
@@ -55,6 +59,7 @@ const MUST_HAPPEN: [&str; 24] = [
     "process crash",
     "reload of a table",
     "request answered 429",
+    "request refused whole",
     "reselect",
     "reselect of a row that is gone",
     "restore",
@@ -102,7 +107,7 @@ fn storms(seed: u64, mutant: Option<Mutant>, watch: Watch) -> Result<Happened, V
             }
             world.between_lives();
         }
-        world.land_late(true);
+        world.land_late(true)?;
         invariants::at_rest(&world, crashed)?;
     }
     Ok(world.happened().clone())

@@ -9,6 +9,7 @@ use super::life::{epoch, version};
 use super::shape::{Key, Shape};
 use super::simulate;
 use super::stream::Stream;
+use super::weather::Weather;
 use super::world::{Watch, World};
 
 /// Seeds that each wrong design is given; most need a handful.
@@ -49,8 +50,16 @@ pub(crate) enum Mutant {
     LoadAtReadVersion,
     /// A load starts before commits that the stream will not bring are visible.
     LoadUnseen,
+    /// Another attempt at a load goes on in the index of the one before.
+    LoadIntoUsedIndex,
     /// An item that failed is skipped.
     SkipFailed,
+    /// A refused document is passed over before its dead letter is written.
+    LetterUnwritten,
+    /// A later batch of a transaction does not wait for an unanswered one of the same document.
+    NoWaitForUnanswered,
+    /// A delete counts wherever it was carried out.
+    DeleteAnywhere,
     /// A truncate does not wait for the writes before it.
     TruncateUndrained,
     /// The slot's position is not compared with the state's.
@@ -59,7 +68,7 @@ pub(crate) enum Mutant {
     NoTimelineTest,
 }
 
-const ALL: [Mutant; 20] = [
+const ALL: [Mutant; 24] = [
     Mutant::ConfirmOnReceipt,
     Mutant::ConfirmInsideTransaction,
     Mutant::ConfirmCommitLsn,
@@ -76,11 +85,29 @@ const ALL: [Mutant; 20] = [
     Mutant::LoadAtSlotVersion,
     Mutant::LoadAtReadVersion,
     Mutant::LoadUnseen,
+    Mutant::LoadIntoUsedIndex,
     Mutant::SkipFailed,
+    Mutant::LetterUnwritten,
+    Mutant::NoWaitForUnanswered,
+    Mutant::DeleteAnywhere,
     Mutant::TruncateUndrained,
     Mutant::NoGapTest,
     Mutant::NoTimelineTest,
 ];
+
+/// Makes the faults likely under which a wrong design that needs several of them goes wrong.
+pub(crate) fn provoke(mutant: Option<Mutant>, weather: &mut Weather) {
+    match mutant {
+        Some(Mutant::NoWaitForUnanswered) => {
+            *weather = Weather { lost: 0.4, late: 0.9, ..Weather::default() };
+        }
+        Some(Mutant::ConfirmStatePosition) => {
+            (weather.crash, weather.source_crash, weather.restart) = (0.01, 0.01, 0.05);
+        }
+        Some(Mutant::DeleteAnywhere) => weather.alias_gone = 0.02,
+        Some(_) | None => {}
+    }
+}
 
 /// What the stream may record and confirm.
 pub(crate) fn durable(stream: &Stream<'_>) -> u64 {
@@ -131,11 +158,17 @@ pub(crate) fn rewrite(world: &World, loads: bool, items: &mut [Item]) {
 }
 
 /// What the cluster answered, as the wrong design reads it.
-pub(crate) fn skip_failed(mutant: Option<Mutant>, answered: &mut [Answered]) {
-    if mutant == Some(Mutant::SkipFailed) {
-        for (status, error) in answered.iter_mut().filter(|(status, _)| *status == 429) {
-            (*status, *error) = (200, None);
+pub(crate) fn read_otherwise(mutant: Option<Mutant>, answered: &mut [Answered]) {
+    match mutant {
+        Some(Mutant::SkipFailed) => {
+            for item in answered.iter_mut().filter(|item| matches!(item.status, 400 | 429)) {
+                (item.status, item.error) = (200, None);
+            }
         }
+        Some(Mutant::DeleteAnywhere) => {
+            answered.iter_mut().for_each(|item| item.index = None);
+        }
+        Some(_) | None => {}
     }
 }
 

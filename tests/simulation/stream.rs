@@ -12,7 +12,7 @@ use super::mutants::{self, Mutant};
 use super::requests::Requests;
 use super::shape::Shape;
 use super::wire::Sender;
-use super::world::{Watch, World};
+use super::world::{LETTERS_ALIAS, Watch, World, letter_id};
 
 /// Steps that a stop may take to drain.
 const GRACE_STEPS: u32 = 60;
@@ -144,6 +144,10 @@ impl<'w> Stream<'w> {
             Some(Waiting::Truncate(truncate)) => self.scan(truncate),
             Some(Waiting::Removing(mut items)) => {
                 match items.pop_front() {
+                    // A delete that makes an index of the alias's name is not confirmed.
+                    Some(item) if self.world.cluster.documents(&item.alias).is_none() => {
+                        items.push_front(item);
+                    }
                     Some(item) => {
                         self.world.cluster.apply(&item);
                     }
@@ -182,7 +186,11 @@ impl<'w> Stream<'w> {
 
     /// Every document is found, once all earlier writes are confirmed.
     fn scan(&mut self, truncate: Truncate) {
-        let is_ready = self.pipeline.is_drained();
+        let aliases = truncate.write_aliases.iter();
+        let cluster = &self.world.cluster;
+        let is_ready = self.pipeline.is_drained()
+            && aliases.clone().all(|alias| cluster.documents(alias).is_some())
+            && !self.world.must_wait_for_version(truncate.version);
         if !is_ready && self.world.mutant != Some(Mutant::TruncateUndrained) {
             self.requests.take(&mut self.pipeline, self.world);
             self.waiting = Some(Waiting::Truncate(truncate));
@@ -191,14 +199,22 @@ impl<'w> Stream<'w> {
         self.world.count("truncate");
         let mut items = VecDeque::new();
         for alias in truncate.write_aliases {
+            let versioning = Versioning::ExternalGte(truncate.version);
+            let delete = |alias: &str, id: &String| {
+                let (alias, id) = (alias.to_owned(), id.clone());
+                Item { alias, id, versioning, source: None }
+            };
             let live = self.world.cluster.documents(&alias).into_iter().flatten();
             let live = live.filter(|(_, stored)| stored.source.is_some());
-            items.extend(live.map(|(id, _)| Item {
-                alias: alias.clone(),
-                id: id.clone(),
-                versioning: Versioning::ExternalGte(truncate.version),
-                source: None,
-            }));
+            items.extend(live.map(|(id, _)| delete(&alias, id)));
+            // And the dead letters of what was refused until now.
+            let letters = self.world.cluster.documents(LETTERS_ALIAS).into_iter().flatten();
+            let letters = letters.filter(|(id, letter)| {
+                id.starts_with(&letter_id(&alias, ""))
+                    && letter.source.is_some()
+                    && letter.version <= truncate.version
+            });
+            items.extend(letters.map(|(id, _)| delete(LETTERS_ALIAS, id)));
         }
         self.waiting = Some(Waiting::Removing(items));
     }

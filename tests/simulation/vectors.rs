@@ -11,9 +11,10 @@ fn answered(cluster: &mut Cluster, step: &Step) -> Answer {
         Ok(items) => items,
         Err(status) => return Answer::Refused(status),
     };
-    match cluster.apply(&items[0]) {
-        (status, None) => Answer::Done(status),
-        (status, Some(_)) => Answer::Failed(status),
+    let answered = cluster.apply(&items[0]);
+    match answered.error {
+        None => Answer::Done(answered.status),
+        Some(_) => Answer::Failed(answered.status),
     }
 }
 

@@ -3,6 +3,7 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::cluster::{POISON, SPOILS};
 use super::shape::{KEYS, Key, Row, Shape};
 use super::source::Source;
 
@@ -158,7 +159,11 @@ impl Workload {
             },
         };
         let is_poison = random.random_ratio(self.poison_permille, 1_000);
-        let text = if is_poison { "poison".to_owned() } else { format!("\"{number}\"\n") };
+        let text = match is_poison {
+            true if random.random_bool(0.3) => SPOILS.to_owned(),
+            true => POISON.to_owned(),
+            false => format!("\"{number}\"\n"),
+        };
         source.put(at, table, from, to, Row { text, large, step: 0 });
     }
 }

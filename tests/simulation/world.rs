@@ -1,15 +1,20 @@
 //! Everything outside of waldex: the servers, the network between them, the operator, the weather.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use waldex::bulk::batch::Batch;
+use waldex::elasticsearch::unanswered::Unanswered;
+
 use super::cluster::{Answered, Cluster, Item, Versioning};
 use super::invariants::Violation;
-use super::mutants::Mutant;
+use super::mutants::{self, Mutant};
 use super::shape::{SHAPES, Shape};
 use super::source::Source;
+use super::weather::Weather;
 use super::workload::Workload;
 
 /// A request that got no answer lands within this time, or never: the proxy's and the server's limits.
@@ -18,6 +23,14 @@ const LATE_MAX: u64 = 60;
 const TOMBSTONES_KEPT: u64 = 2 * LATE_MAX;
 /// Steps within which everything must be confirmed once all faults have ended.
 const CALM_STEPS_MAX: u32 = 30_000;
+
+/// Where dead letters are written.
+pub(crate) const LETTERS_ALIAS: &str = "dead-letters-write";
+
+/// The letter's id: one for each document.
+pub(crate) fn letter_id(alias: &str, id: &str) -> String {
+    format!("{alias} {id}")
+}
 
 /// What waldex remembers in the cluster.
 #[derive(Clone, Debug)]
@@ -43,62 +56,12 @@ pub(crate) enum Watch {
     AtRest,
 }
 
-/// How likely each fault is at each step; a swarm: each seed leaves many out.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Weather {
-    // Of the process and its connection.
-    pub(crate) crash: f64,
-    pub(crate) stop: f64,
-    pub(crate) disconnect: f64,
-    // Of Postgres.
-    pub(crate) source_crash: f64,
-    pub(crate) failover: f64,
-    pub(crate) checkpoint: f64,
-    pub(crate) lag: bool,
-    // Of the cluster.
-    pub(crate) restart: f64,
-    pub(crate) restore: f64,
-    // Of requests and answers.
-    pub(crate) overload: f64,
-    pub(crate) item_overload: f64,
-    pub(crate) lost: f64,
-    pub(crate) late: f64,
-    pub(crate) cut: f64,
-    // Of the operator.
-    pub(crate) reload: f64,
-    pub(crate) tampering: f64,
-}
-
-impl Weather {
-    pub(crate) fn random(random: &mut StdRng) -> Self {
-        let mut up_to = |most: f64| {
-            if random.random_bool(0.5) { 0.0 } else { random.random_range(0.0..most) }
-        };
-        Self {
-            crash: up_to(0.01),
-            stop: up_to(0.005),
-            disconnect: up_to(0.01),
-            source_crash: up_to(0.01),
-            failover: up_to(0.004),
-            checkpoint: up_to(0.05),
-            restart: up_to(0.02),
-            restore: up_to(0.3),
-            overload: up_to(0.4),
-            item_overload: up_to(0.3),
-            lost: up_to(0.2),
-            late: up_to(0.7),
-            cut: up_to(0.1),
-            reload: up_to(0.3),
-            tampering: up_to(0.1),
-            lag: up_to(1.0) > 0.0,
-        }
-    }
-}
-
 /// A request on its way that nobody waits for any more.
 struct Late {
     items: Vec<Item>,
     due: u64,
+    /// Which life of the process sent it.
+    life: u32,
     /// Writes that had arrived when it was sent.
     arrivals_before: u64,
 }
@@ -122,6 +85,14 @@ pub(crate) struct World {
     pub(crate) watch: Watch,
     /// Whether somebody gave the slot and the state a reason to differ.
     pub(crate) was_tampered_with: bool,
+    /// A refused document stops the run; else it becomes a dead letter.
+    pub(crate) halts_on_rejected: bool,
+    life: u32,
+    /// What this life of the process knows of its unanswered requests.
+    unanswered: Unanswered,
+    clock_origin: Instant,
+    /// Write aliases that are gone, and until when.
+    aliases_gone: Vec<(Shape, u32, u64)>,
     workload: Workload,
     work_left: u32,
     storm_left: u32,
@@ -140,15 +111,23 @@ impl World {
         for _ in 0..random.random_range(0..40) {
             workload.advance(&mut source, &mut random);
         }
+        let halts_on_rejected = random.random_bool(0.3);
+        let mut cluster = Cluster::default();
+        cluster.create(LETTERS_ALIAS, "dead-letters");
         Self {
             random,
             source,
-            cluster: Cluster::default(),
+            cluster,
             state: None,
             weather: Weather::default(),
             mutant,
             watch,
             was_tampered_with: false,
+            halts_on_rejected,
+            life: 0,
+            unanswered: Unanswered::default(),
+            clock_origin: Instant::now(),
+            aliases_gone: Vec::new(),
             workload,
             work_left: 0,
             storm_left: 0,
@@ -162,6 +141,7 @@ impl World {
     /// Work and faults begin, for a while.
     pub(crate) fn storm(&mut self) {
         self.weather = Weather::random(&mut self.random);
+        mutants::provoke(self.mutant, &mut self.weather);
         self.work_left = self.random.random_range(20..150);
         self.storm_left = self.random.random_range(0..100);
         self.cluster.takes_poison = false;
@@ -207,7 +187,8 @@ impl World {
                 return Err(Violation::new("liveness", "all is calm, and not all is confirmed"));
             }
         }
-        self.land_late(false);
+        self.tamper_with_aliases();
+        self.land_late(false)?;
         self.cluster.expire_tombstones(TOMBSTONES_KEPT);
         if self.fault(self.weather.checkpoint, "checkpoint") {
             self.source.checkpoint();
@@ -218,6 +199,64 @@ impl World {
             self.cluster.restart(|| keeps_some && self.random.random_bool(0.5));
         }
         Ok(())
+    }
+
+    /// Another life of the process begins, which knows nothing of the requests of the last.
+    pub(crate) fn begin_life(&mut self) {
+        self.life += 1;
+        self.unanswered = Unanswered::default();
+    }
+
+    fn time(&self) -> Instant {
+        self.clock_origin + Duration::from_millis(self.cluster.now)
+    }
+
+    /// Any part of a request may still be carried out, for a while.
+    pub(crate) fn is_unanswered(&mut self, batch: &Batch, items: usize) {
+        let now = self.time();
+        self.unanswered.add(batch, items, now, now + Duration::from_millis(LATE_MAX));
+    }
+
+    /// Whether a batch has to wait for an unanswered request of its own transaction.
+    pub(crate) fn must_wait_for_unanswered(&mut self, batch: &Batch) -> bool {
+        let now = self.time();
+        let waits = self.unanswered.holds(batch, now).is_some_and(|until| until > now);
+        if waits {
+            self.count("batch that waits for an unanswered one");
+        }
+        waits && self.mutant != Some(Mutant::NoWaitForUnanswered)
+    }
+
+    /// The same for writes of a version to any document.
+    pub(crate) fn must_wait_for_version(&mut self, version: i64) -> bool {
+        let now = self.time();
+        self.unanswered.holds_version(version, now).is_some_and(|until| until > now)
+            && self.mutant != Some(Mutant::NoWaitForUnanswered)
+    }
+
+    /// Aliases that were removed are put back when it is time; others are removed.
+    fn tamper_with_aliases(&mut self) {
+        let (now, all) = (self.cluster.now, self.is_calm());
+        for (table, generation, until) in std::mem::take(&mut self.aliases_gone) {
+            if all || until <= now {
+                self.cluster.restore_alias(&table.alias(generation), &table.index(generation));
+            } else {
+                self.aliases_gone.push((table, generation, until));
+            }
+        }
+        if self.aliases_gone.is_empty()
+            && let Some(state) = self.state.clone()
+            && self.fault(self.weather.alias_gone, "alias removed")
+        {
+            let which = self.random.random_range(0..state.tables.len());
+            if let Some((&table, entry)) = state.tables.iter().nth(which)
+                && self.cluster.index(&table.index(entry.generation)).is_some()
+            {
+                self.cluster.remove_alias(&table.alias(entry.generation));
+                let until = now + self.random.random_range(1..100);
+                self.aliases_gone.push((table, entry.generation, until));
+            }
+        }
     }
 
     /// A snapshot of the source, and what it sees.
@@ -235,9 +274,10 @@ impl World {
         items: &[Item],
         mut refuses: impl FnMut(&mut Self) -> bool,
     ) -> Vec<Answered> {
-        let refused = Some("es_rejected_execution_exception");
-        let mut apply =
-            |item| if refuses(self) { (429, refused) } else { self.cluster.apply(item) };
+        let mut apply = |item| match refuses(self) {
+            true => Answered::failed(429, "es_rejected_execution_exception"),
+            false => self.cluster.apply(item),
+        };
         items.iter().map(&mut apply).collect()
     }
 
@@ -246,7 +286,7 @@ impl World {
         if self.fault(self.weather.late, "late request") {
             let due = self.cluster.now + self.random.random_range(1..LATE_MAX);
             let arrivals_before = self.cluster.arrivals();
-            self.late.push(Late { items, due, arrivals_before });
+            self.late.push(Late { items, due, life: self.life, arrivals_before });
             return;
         }
         let applied = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
@@ -254,22 +294,28 @@ impl World {
     }
 
     /// Requests that are late by now arrive; at rest, all of them.
-    pub(crate) fn land_late(&mut self, all: bool) {
+    pub(crate) fn land_late(&mut self, all: bool) -> Result<(), Violation> {
         let now = self.cluster.now;
         for late in self.late.extract_if(.., |late| all || late.due <= now).collect::<Vec<_>>() {
             for item in late.items {
-                if self.is_beyond_promise(&item, late.arrivals_before) {
+                let is_duplicate = self.is_late_duplicate(&item, late.arrivals_before);
+                if is_duplicate && late.life < self.life {
                     self.count("late duplicate within its own transaction, beyond the promise");
+                } else if is_duplicate && self.watch == Watch::Always {
+                    let what = format!("{}: a late request overtakes its own transaction", item.id);
+                    return Err(Violation::new("P2", what));
                 } else {
                     self.cluster.apply(&item);
                     self.count("late write");
                 }
             }
         }
+        Ok(())
     }
 
-    /// P2's stated limit: a late duplicate after another write of the same transaction.
-    fn is_beyond_promise(&self, item: &Item, arrivals_before: u64) -> bool {
+    /// Whether something else was written since, of the same transaction: versions do not tell the two apart.
+    /// Of a life before, this is P2's stated limit; in one life, such a write waits until the other is over.
+    fn is_late_duplicate(&self, item: &Item, arrivals_before: u64) -> bool {
         let stored = self.cluster.documents(&item.alias).and_then(|index| index.get(&item.id));
         stored.is_some_and(|stored| {
             item.versioning == Versioning::ExternalGte(stored.version)
