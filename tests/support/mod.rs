@@ -9,6 +9,7 @@ pub mod encode;
 pub mod proxy;
 pub mod refusal;
 pub mod search;
+pub mod seed;
 pub mod servers;
 pub mod sql;
 pub mod stage;
