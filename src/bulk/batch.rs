@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::answer::Action;
-use super::open::VERSION_NAME;
+use super::open::{ENTRY_OVERHEAD_BYTES, VERSION_NAME};
 use super::settle::Fate;
 
 /// Position of a write among all writes of a run, ascending in change order.
@@ -30,6 +30,12 @@ impl Pending {
     pub(super) fn new(action: Action, bytes: usize, key_bytes: usize) -> Self {
         Self { action, bytes, key_bytes, refusals: 0 }
     }
+
+    /// Its rendered `"_index":…,"_id":…`, in its lines.
+    fn key(self, lines: &[u8]) -> &[u8] {
+        let start = self.action.line_start().len();
+        lines.get(start..start + self.key_bytes).unwrap_or_default()
+    }
 }
 
 /// One item as it stands in the body.
@@ -47,14 +53,15 @@ pub struct Item<'a> {
 
 impl<'a> Item<'a> {
     fn read(pending: Pending, lines: &'a [u8]) -> Self {
-        let start = pending.action.line_start().len();
-        let key = lines.get(start..start + pending.key_bytes).unwrap_or_default();
-        let rest = lines.get(start + pending.key_bytes + VERSION_NAME.len()..).unwrap_or_default();
+        let key = pending.key(lines);
+        let after_key = pending.action.line_start().len() + pending.key_bytes + VERSION_NAME.len();
+        let rest = lines.get(after_key..).unwrap_or_default();
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let digits = rest.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
         let version = digits.and_then(|digits| digits.parse().ok()).unwrap_or_default();
-        let mut documents = rest.split(|&byte| byte == b'\n').skip(1);
-        Self { action: pending.action, key, version, document: documents.next().unwrap_or(&[]) }
+        let line_end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
+        let document = rest.get(line_end + 1..).and_then(|line| line.strip_suffix(b"\n"));
+        Self { action: pending.action, key, version, document: document.unwrap_or_default() }
     }
 
     /// The index or alias the item names.
@@ -125,6 +132,25 @@ impl Printed {
     }
 }
 
+/// What is left of a batch and waits apart, so that its lane can go on with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked {
+    first: Sequence,
+    bytes: usize,
+}
+
+impl Parked {
+    /// Number of the batch's first write.
+    pub fn first(&self) -> Sequence {
+        self.first
+    }
+
+    /// Bytes it still holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// The first items of a batch, as one request.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -158,6 +184,25 @@ impl Batch {
         Head { items, body: self.body.slice(..bytes.min(self.body.len())) }
     }
 
+    /// Moves the items of indices that are `held` behind the others; how many others there are.
+    pub fn hold_back(&mut self, held: impl Fn(&str) -> bool) -> usize {
+        let fates: Vec<Fate> = self
+            .names()
+            .map(|(_, index)| if held(index) { Fate::Refused } else { Fate::Open })
+            .collect();
+        let others = fates.iter().filter(|&&fate| fate == Fate::Open).count();
+        if !fates.is_sorted_by_key(|&fate| fate == Fate::Refused) {
+            *self = self.only(Fate::Open, &fates).with(self.only(Fate::Refused, &fates));
+        }
+        others
+    }
+
+    /// Notes that it waits apart.
+    pub fn parked(&self) -> Parked {
+        let bytes = self.body.len() + self.entries.len() * ENTRY_OVERHEAD_BYTES;
+        Parked { first: self.first, bytes }
+    }
+
     /// How many items are still to be confirmed.
     pub fn items(&self) -> usize {
         self.entries.len()
@@ -169,6 +214,14 @@ impl Batch {
             .iter()
             .zip(self.ranges())
             .map(|(entry, range)| Item::read(*entry, self.body.get(range).unwrap_or_default()))
+    }
+
+    /// Action and index of each, which is less to read.
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = (Action, &str)> {
+        self.entries.iter().zip(self.ranges()).map(|(entry, range)| {
+            let lines = self.body.get(range).unwrap_or_default();
+            (entry.action, index_in(entry.key(lines)))
+        })
     }
 
     fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
@@ -273,6 +326,27 @@ pub(super) mod tests {
         assert_eq!(items[1].document, b"");
         assert_eq!(items[2].key, br#""_index":"i-write","_id":"3""#);
         assert_eq!((items[2].index(), items[2].version), ("i-write", 11));
+    }
+
+    #[test]
+    fn items_of_an_index_that_is_held_come_last_in_their_order() {
+        let mut open = OpenBatch::new(9);
+        for (index, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)] {
+            let key = format!(r#""_index":"{index}","_id":"{id}""#);
+            open.push(Action::Delete, key.as_bytes(), document_hash(key.as_bytes()), 1, b"");
+        }
+        let mut batch = open.seal();
+        let body = batch.body();
+        assert_eq!((batch.hold_back(|_| false), batch.hold_back(|_| true)), (5, 0));
+        assert_eq!(batch.body(), body);
+        assert_eq!(batch.hold_back(|index| index == "a"), 2);
+        let order: Vec<String> = batch.each().map(|item| key_id(item.key)).collect();
+        assert_eq!(order, ["2", "4", "1", "3", "5"]);
+        assert_eq!((batch.parked().first(), batch.items()), (9, 5));
+    }
+
+    fn key_id(key: &[u8]) -> String {
+        String::from_utf8(key.to_vec()).unwrap().chars().filter(char::is_ascii_digit).collect()
     }
 
     #[test]

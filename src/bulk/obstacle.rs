@@ -76,6 +76,18 @@ impl Cause {
     }
 }
 
+impl Obstacle {
+    /// The index that alone is hindered: writes to others may go on.
+    pub fn only_of(&self) -> Option<&str> {
+        match self.cause {
+            Cause::Red | Cause::DiskFull | Cause::Blocked | Cause::Auth | Cause::Misconfigured => {
+                self.index.as_deref()
+            }
+            Cause::Unanswered | Cause::Unreachable | Cause::Overload | Cause::DeadLetters => None,
+        }
+    }
+}
+
 /// Errors of status 400 that speak of the index, not of the document.
 const NAMES_AT_FAULT: [&str; 3] =
     ["index_closed_exception", "invalid_index_name_exception", "invalid_alias_name_exception"];

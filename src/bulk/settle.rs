@@ -4,7 +4,7 @@
 //! confirmed, or one with [`Refused`] items. Nothing else makes a receipt: each item was applied, superseded by
 //! something newer, or its dead letter was confirmed in its place.
 
-use super::answer::{self, Action, AnswerError, Outcome};
+use super::answer::{self, AnswerError, Outcome};
 use super::batch::{Batch, Pending, Receipt};
 use super::obstacle::{Obstacle, Rejection};
 use super::refused::Refused;
@@ -60,9 +60,7 @@ impl Batch {
         items: usize,
         answer: &[u8],
     ) -> Result<Settled, (Self, AnswerError)> {
-        let sent: Vec<(Action, &str)> =
-            self.each().take(items).map(|item| (item.action, item.index())).collect();
-        let outcomes = match answer::outcomes(answer, sent.into_iter()) {
+        let outcomes = match answer::outcomes(answer, self.names().take(items)) {
             Ok(outcomes) => outcomes,
             Err(error) => return Err((self, error)),
         };
@@ -156,6 +154,7 @@ impl Open {
 pub(super) mod tests {
     use proptest::prelude::*;
 
+    use super::super::answer::Action;
     use super::super::batch::tests::{batch, three};
     use super::super::obstacle::Cause;
     use super::*;

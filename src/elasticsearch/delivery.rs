@@ -1,6 +1,7 @@
-//! The delivery of one batch: what to do about each kind of answer, until every item is confirmed.
+//! The delivery of one batch: what to do about each kind of answer, until every item is confirmed, or all that
+//! is left is of indices that cannot be written to now.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::gate::Pass;
@@ -24,11 +25,37 @@ const OVERSIZE_BYTES_MIN: usize = 1024 * 1024;
 /// ... so often, with pauses of a minute in all, counts as too large.
 const LONE_OVERLOADS_TO_BELIEVE: u32 = 12;
 
+/// Why writes to an index wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// What stands in the way.
+    pub cause: Cause,
+    /// The same in words.
+    pub reason: String,
+    /// Whether trying again at once may help.
+    pub is_brief: bool,
+}
+
+/// Indices that cannot be written to, by the name that bulks give them.
+pub type Hindered = BTreeMap<String, Hindrance>;
+
+/// How far a delivery came.
+pub enum Delivered {
+    /// Every item is confirmed.
+    Done(Receipt),
+    /// What is left is of hindered indices only.
+    Stuck(Batch),
+}
+
 /// One batch on its way.
 pub(super) struct Delivery<'a, F> {
     writer: &'a Writer,
     tell: F,
     backoff: Backoff,
+    /// The server gives up on each request after this time.
+    timeout: Duration,
+    /// What cannot be written to.
+    hindered: Hindered,
     /// Items in the next request, at most: halved to find the one at fault.
     items_max: usize,
     /// Connections that broke since the last progress.
@@ -52,11 +79,13 @@ struct Size {
 }
 
 impl<'a, F: FnMut(Event)> Delivery<'a, F> {
-    pub(super) fn new(writer: &'a Writer, tell: F) -> Self {
+    pub(super) fn new(writer: &'a Writer, hindered: Hindered, timeout: Duration, tell: F) -> Self {
         Self {
             writer,
             tell,
             backoff: Backoff::default(),
+            timeout,
+            hindered,
             items_max: usize::MAX,
             breaks: 0,
             lone_overloads: 0,
@@ -64,17 +93,25 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         }
     }
 
-    /// The documents that were refused and have a dead letter now.
-    pub(super) fn into_buried(self) -> HashSet<u64> {
-        self.buried
+    /// What cannot be written to, and the documents that were refused and have a dead letter now.
+    pub(super) fn into_parts(self) -> (Hindered, HashSet<u64>) {
+        (self.hindered, self.buried)
     }
 
-    pub(super) async fn run(&mut self, mut batch: Batch) -> Result<Receipt, WriteError> {
+    pub(super) async fn run(&mut self, mut batch: Batch) -> Result<Delivered, WriteError> {
         loop {
+            let free = match self.hindered.is_empty() {
+                true => batch.items(),
+                false => batch.hold_back(|index| self.hindered.contains_key(index)),
+            };
+            if free == 0 {
+                return Ok(Delivered::Stuck(batch));
+            }
             let pass = self.enter().await;
-            let head = batch.head(pass.items_max.min(self.items_max), pass.bytes_max);
+            let items_max = free.min(pass.items_max).min(self.items_max);
+            let head = batch.head(items_max, pass.bytes_max);
             let size = Size { items: head.items, bytes: head.body.len() };
-            let next = match self.writer.sender.send(batch, head).await {
+            let next = match self.writer.sender.send(batch, head, self.timeout).await {
                 Sent::Settled(settled, retry_after) => {
                     self.settled(settled, pass, size, retry_after).await?
                 }
@@ -101,7 +138,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
                 Sent::Unanswered(batch, why) => self.unanswered(batch, why, pass, size).await?,
             };
             match next {
-                Next::Done(receipt) => return Ok(receipt),
+                Next::Done(receipt) => return Ok(Delivered::Done(receipt)),
                 Next::Send(rest) => batch = rest,
             }
         }
@@ -214,21 +251,25 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         Ok(Next::Send(rest))
     }
 
-    /// Anything that is neither load nor a refusal.
+    /// Anything that is neither load nor a refusal: of one index, or of the whole request.
     async fn hindered(
         &mut self,
         rest: Batch,
         obstacle: &Obstacle,
         retry_after: Option<u64>,
     ) -> Result<Next, WriteError> {
-        if obstacle.cause == Cause::Auth && self.writer.sender.client().reread_secret().await {
-            self.pause_briefly(obstacle).await;
+        let is_brief =
+            obstacle.cause == Cause::Auth && self.writer.sender.client().reread_secret().await;
+        let Some(index) = obstacle.only_of() else {
+            if is_brief {
+                self.pause_briefly(obstacle).await;
+            } else {
+                self.pause(obstacle.cause, obstacle.to_string(), retry_after).await;
+            }
             return Ok(Next::Send(rest));
-        }
+        };
         let mut reason = obstacle.to_string();
-        if let Some(index) =
-            obstacle.index.as_ref().filter(|_| obstacle.cause == Cause::Misconfigured)
-        {
+        if obstacle.cause == Cause::Misconfigured {
             match target::look(self.writer.sender.client(), index).await {
                 Ok(Target::Gone { index }) => return Err(WriteError::IndexGone { index }),
                 Ok(Target::Unsound(what)) => reason = what,
@@ -236,7 +277,8 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
                 Ok(Target::Sound) | Err(_) => {}
             }
         }
-        self.pause(obstacle.cause, reason, retry_after).await;
+        let hindrance = Hindrance { cause: obstacle.cause, reason, is_brief };
+        self.hindered.insert(index.to_owned(), hindrance);
         Ok(Next::Send(rest))
     }
 
@@ -277,7 +319,8 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
             Ok(Target::Gone { index }) => return Err(WriteError::IndexGone { index }),
             Ok(Target::Unsound(what)) => {
                 rest.forgive();
-                self.pause(Cause::Misconfigured, format!("{what} ({reason})"), None).await;
+                let (cause, reason) = (Cause::Misconfigured, format!("{what} ({reason})"));
+                self.hindered.insert(index, Hindrance { cause, reason, is_brief: false });
             }
             Err(error) => {
                 rest.forgive();
@@ -311,8 +354,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         size: Size,
     ) -> Result<Next, WriteError> {
         let Unanswered { reason, is_broken, retry_after_seconds } = why;
-        let timeout = self.writer.sender.bulk_timeout();
-        self.writer.gate.was_unanswered(&batch, size.items, timeout);
+        self.writer.gate.was_unanswered(&batch, size.items, self.timeout);
         let is_suspect = is_broken && size.bytes >= SUSPECT_BYTES_MIN;
         if !is_suspect || !self.takes_small_writes(&batch).await {
             self.breaks = 0;

@@ -69,7 +69,7 @@ impl Mailbox {
         let pass = self.gate.enter(|_| ()).await;
         let head = batch.head(pass.items_max.min(*items_max), pass.bytes_max);
         let items = head.items;
-        match self.sender.send(batch, head).await {
+        match self.sender.send(batch, head, self.sender.bulk_timeout()).await {
             Sent::Settled(settled, _) => {
                 pass.answered();
                 self.settled(settled).await

@@ -6,7 +6,7 @@
 pub mod breaker;
 pub mod client;
 pub mod dead_letter;
-mod delivery;
+pub mod delivery;
 pub mod gate;
 pub mod index;
 pub mod letter;

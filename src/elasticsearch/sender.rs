@@ -64,14 +64,14 @@ impl Sender {
         &self.client
     }
 
-    /// How long the server may go on with a request.
+    /// How long the server may usually go on with a request.
     pub fn bulk_timeout(&self) -> Duration {
         self.bulk_timeout
     }
 
-    /// Sends `head`, the first items of `batch`.
-    pub async fn send(&self, batch: Batch, head: Head) -> Sent {
-        let timeout = format!("{}ms", self.bulk_timeout.as_millis());
+    /// Sends `head`, the first items of `batch`; the server gives up on it after `timeout`.
+    pub async fn send(&self, batch: Batch, head: Head, timeout: Duration) -> Sent {
+        let timeout = format!("{}ms", timeout.as_millis());
         let query =
             [("require_alias", "true"), ("timeout", &timeout), ("filter_path", FILTER_PATH)];
         let answer = match self.client.bulk(&query, head.body).await {

@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use super::dead_letter::DeadLetters;
-use super::delivery::Delivery;
+use super::delivery::{Delivered, Delivery, Hindered, Hindrance};
 use super::gate::Gate;
+use super::retry::Backoff;
 use super::sender::Sender;
 use crate::bulk::batch::{Batch, Receipt};
 use crate::bulk::obstacle::{Cause, Rejection};
+use crate::bulk::open::document_hash;
 
 /// Why a batch will never be confirmed as things stand. Nothing of it is acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,11 @@ impl Writer {
         self.letters.as_ref()
     }
 
+    /// How long the server may go on with a request.
+    pub fn bulk_timeout(&self) -> Duration {
+        self.sender.bulk_timeout()
+    }
+
     /// Whether requests pause because most of them fail.
     pub fn is_circuit_open(&self) -> bool {
         self.gate.is_open_circuit()
@@ -137,25 +144,53 @@ impl Writer {
     /// An item will never be confirmed.
     pub async fn write(
         &self,
-        batch: Batch,
+        mut batch: Batch,
         mut tell: impl FnMut(Event),
     ) -> Result<Receipt, WriteError> {
         self.wait_for_unanswered(&batch, &mut tell).await;
+        let mut backoff = Backoff::default();
+        loop {
+            let mut hindered = Hindered::new();
+            let timeout = self.sender.bulk_timeout();
+            match self.deliver(batch, &mut hindered, timeout, &mut tell).await? {
+                Delivered::Done(receipt) => return Ok(receipt),
+                Delivered::Stuck(rest) => batch = rest,
+            }
+            let pause = wait_for(&hindered, &mut backoff, &mut tell);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Sends what of `batch` is of indices that are not `hindered`, and adds those that turn out to be.
+    ///
+    /// # Errors
+    /// An item will never be confirmed.
+    pub async fn deliver(
+        &self,
+        batch: Batch,
+        hindered: &mut Hindered,
+        timeout: Duration,
+        tell: &mut impl FnMut(Event),
+    ) -> Result<Delivered, WriteError> {
         let outdated = self.letters.as_ref().map(|letters| letters.of(&batch)).unwrap_or_default();
-        let mut delivery = Delivery::new(self, &mut tell);
-        let receipt = delivery.run(batch).await?;
-        let buried = delivery.into_buried();
-        if let Some(letters) = &self.letters {
+        let mut delivery = Delivery::new(self, std::mem::take(hindered), timeout, &mut *tell);
+        let delivered = delivery.run(batch).await?;
+        let (now_hindered, mut kept) = delivery.into_parts();
+        *hindered = now_hindered;
+        if let Some(letters) = self.letters.as_ref().filter(|_| !outdated.is_empty()) {
+            if let Delivered::Stuck(rest) = &delivered {
+                kept.extend(rest.each().map(|item| document_hash(item.key)));
+            }
             // What was refused once and is written now has no letter any more; before the receipt is given
             // away, or a crash would leave the letter for ever.
-            let outdated = outdated.into_iter().filter(|letter| !buried.contains(&letter.hash));
-            letters.remove(outdated.collect(), &mut tell).await;
+            let outdated = outdated.into_iter().filter(|letter| !kept.contains(&letter.hash));
+            letters.remove(outdated.collect(), tell).await;
         }
-        Ok(receipt)
+        Ok(delivered)
     }
 
     /// An unanswered request that carries the same documents with the same version must be over first.
-    async fn wait_for_unanswered(&self, batch: &Batch, tell: &mut impl FnMut(Event)) {
+    pub async fn wait_for_unanswered(&self, batch: &Batch, tell: &mut impl FnMut(Event)) {
         if let Some(until) = self.gate.holds(batch) {
             wait_until(until.into(), tell).await;
         }
@@ -167,6 +202,23 @@ impl Writer {
             wait_until(until.into(), tell).await;
         }
     }
+}
+
+/// Tells of hindered indices; how long to wait before they are tried again.
+pub fn wait_for(
+    hindered: &Hindered,
+    backoff: &mut Backoff,
+    tell: &mut impl FnMut(Event),
+) -> Duration {
+    let worst = hindered.values().max_by_key(|hindrance| hindrance.cause);
+    let is_slow = worst.is_some_and(|worst| worst.cause.needs_operator() && !worst.is_brief);
+    let pause = if is_slow { backoff.next_slow() } else { backoff.next(None) };
+    let attempts = backoff.attempts();
+    for Hindrance { cause, reason, .. } in hindered.values() {
+        let (cause, reason) = (*cause, reason.clone());
+        tell(Event::Waiting(Waiting { cause, reason, attempts, pause }));
+    }
+    pause
 }
 
 async fn wait_until(until: tokio::time::Instant, tell: &mut impl FnMut(Event)) {

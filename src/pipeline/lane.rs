@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::Tick;
 use crate::bulk::answer::Action;
-use crate::bulk::batch::{Batch, Printed, Receipt, Sequence};
+use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
 use crate::bulk::open::OpenBatch;
 
 /// Which lane; `0..concurrency`.
@@ -43,12 +43,20 @@ pub(super) struct Lane {
     /// Batches that are full and wait for the one in flight; the pipeline's budget bounds them.
     full: VecDeque<(Batch, usize)>,
     in_flight: Option<InFlight>,
+    /// What waits for its index and lets the lane go on; the budget bounds it.
+    parked: Vec<InFlight>,
     sent_at: Option<Tick>,
 }
 
 impl Lane {
     pub(super) fn new() -> Self {
-        Self { open: None, full: VecDeque::new(), in_flight: None, sent_at: None }
+        Self {
+            open: None,
+            full: VecDeque::new(),
+            in_flight: None,
+            parked: Vec::new(),
+            sent_at: None,
+        }
     }
 
     pub(super) fn push(&mut self, sequence: Sequence, write: &Write<'_>, limits: BatchLimits) {
@@ -106,13 +114,24 @@ impl Lane {
         self.release(printed.first());
     }
 
+    /// What is left of a batch waits apart: the lane is free.
+    pub(super) fn park(&mut self, parked: Parked) {
+        let (first, bytes) = (parked.first(), parked.bytes());
+        if let Some(known) = self.parked.iter_mut().find(|known| known.first == first) {
+            known.bytes = bytes;
+            return;
+        }
+        self.in_flight.take_if(|batch| batch.first == first);
+        self.parked.push(InFlight { first, bytes });
+    }
+
     fn release(&mut self, first: Sequence) {
-        let in_flight = self.in_flight.take();
-        assert_eq!(
-            in_flight.map(|batch| batch.first),
-            Some(first),
-            "the receipt is of this lane's batch"
-        );
+        let parked = self.parked.iter().position(|batch| batch.first == first);
+        let found = match parked {
+            Some(parked) => Some(self.parked.swap_remove(parked)),
+            None => self.in_flight.take_if(|batch| batch.first == first),
+        };
+        assert!(found.is_some(), "the receipt is of this lane's batch");
     }
 
     /// Number of the oldest write that is not confirmed.
@@ -120,16 +139,79 @@ impl Lane {
         let in_flight = self.in_flight.as_ref().map(|batch| batch.first);
         let full = || self.full.front().map(|(batch, _)| batch.first());
         let open = || self.open.as_ref().map(OpenBatch::first);
-        in_flight.or_else(full).or_else(open)
+        let unparked = in_flight.or_else(full).or_else(open);
+        let parked = self.parked.iter().map(|batch| batch.first).min();
+        parked.into_iter().chain(unparked).min()
     }
 
     pub(super) fn bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|(_, bytes)| bytes).sum();
         full + self.open.as_ref().map_or(0, OpenBatch::bytes)
-            + self.in_flight.as_ref().map_or(0, |batch| batch.bytes)
+            + self.in_flight.iter().chain(&self.parked).map(|batch| batch.bytes).sum::<usize>()
     }
 
-    pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight.is_some()
+    pub(super) fn requests(&self) -> usize {
+        usize::from(self.in_flight.is_some()) + self.parked.len()
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bulk::open::document_hash;
+    use crate::bulk::settle::Settled;
+
+    const LIMITS: BatchLimits = BatchLimits { documents_max: 10, bytes_max: 10_000, pace_ms: 0 };
+    const GONE: &[u8] = br#"{"items":[{"delete":{"status":404}}]}"#;
+
+    fn push(lane: &mut Lane, sequence: Sequence, index: &str) {
+        let key = format!(r#""_index":"{index}","_id":"{sequence}""#);
+        let hash = document_hash(key.as_bytes());
+        let (action, version) = (Action::Delete, 1);
+        let write = Write { action, key: key.as_bytes(), hash, version, document: &[] };
+        lane.push(sequence, &write, LIMITS);
+    }
+
+    fn done(batch: Batch) -> Receipt {
+        let Ok(Settled::Done(receipt)) = batch.settle(GONE) else { panic!() };
+        receipt
+    }
+
+    #[test]
+    fn what_is_parked_frees_the_lane_and_holds_the_frontier() {
+        let mut lane = Lane::new();
+        push(&mut lane, 3, "red");
+        let red = lane.take(Tick(0), LIMITS, false).unwrap();
+        let held = lane.bytes();
+        lane.park(red.parked());
+        assert!(lane.bytes() <= held && lane.has_parked());
+        push(&mut lane, 4, "green");
+        let green = lane.take(Tick(1), LIMITS, false).unwrap();
+        assert_eq!((lane.requests(), lane.unconfirmed()), (2, Some(3)));
+        lane.finish(&done(green));
+        assert_eq!((lane.requests(), lane.unconfirmed()), (1, Some(3)));
+        lane.park(red.parked());
+        assert_eq!(lane.requests(), 1, "parked again, it is still one");
+        lane.finish(&done(red));
+        assert_eq!((lane.unconfirmed(), lane.bytes()), (None, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "of this lane's batch")]
+    fn a_receipt_of_another_batch_is_refused() {
+        let mut lane = Lane::new();
+        push(&mut lane, 3, "a");
+        let batch = lane.take(Tick(0), LIMITS, false).unwrap();
+        lane.finish(&done(batch));
+        push(&mut lane, 4, "a");
+        push(&mut lane, 5, "a");
+        let mut other = Lane::new();
+        push(&mut other, 9, "a");
+        let _in_flight = lane.take(Tick(1), LIMITS, false).unwrap();
+        lane.finish(&done(other.take(Tick(0), LIMITS, false).unwrap()));
     }
 }

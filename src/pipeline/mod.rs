@@ -22,7 +22,7 @@ pub use row::BinaryColumn;
 pub use target::TablePlan;
 
 use crate::bulk::answer::Action;
-use crate::bulk::batch::{Batch, Printed, Receipt, Sequence};
+use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
 use crate::bulk::open::document_hash;
 use crate::document::Field;
 use crate::document::projection::ProjectionError;
@@ -559,9 +559,21 @@ impl Pipeline {
         (0..self.lanes.len()).map(LaneId)
     }
 
-    /// Lanes with a request in flight.
+    /// Batches that were handed out and are not confirmed whole, those included that wait for their index.
     pub fn requests_in_flight(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.is_in_flight()).count()
+        self.lanes.iter().map(Lane::requests).sum()
+    }
+
+    /// What is left of a lane's batch waits for its index, and the lane goes on.
+    pub fn park_batch(&mut self, lane: LaneId, parked: Parked) {
+        if let Some(lane) = self.lanes.get_mut(lane.0) {
+            lane.park(parked);
+        }
+    }
+
+    /// Whether something of this lane waits for its index.
+    pub fn has_parked(&self, lane: LaneId) -> bool {
+        self.lanes.get(lane.0).is_some_and(Lane::has_parked)
     }
 
     /// A lane's batch was confirmed whole.

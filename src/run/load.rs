@@ -141,14 +141,7 @@ impl Loading<'_> {
     }
 
     fn take_report(&mut self, report: Report) -> Result<(), Error> {
-        match report {
-            Report::Decided(lane, decided) => {
-                self.progress.lane_is_well(lane);
-                self.pipeline.finish_batch(lane, decided?);
-            }
-            Report::Meanwhile(lane, event) => self.progress.lane_tells(lane, &event),
-        }
-        Ok(())
+        Ok(report.give_to(self.pipeline, self.progress)?)
     }
 }
 

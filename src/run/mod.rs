@@ -448,12 +448,7 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 () = stop.requested() => return Ok(()),
-                report = self.lanes.report() => match report {
-                    lanes::Report::Decided(lane, decided) => {
-                        pipeline.finish_batch(lane, decided?);
-                    }
-                    lanes::Report::Meanwhile(lane, event) => progress.lane_tells(lane, &event),
-                },
+                report = self.lanes.report() => report.give_to(pipeline, progress)?,
             }
         }
         Ok(())

@@ -175,18 +175,7 @@ impl Streaming<'_> {
     }
 
     fn take_report(&mut self, report: Report) -> Result<(), Error> {
-        match report {
-            Report::Decided(lane, Ok(receipt)) => {
-                self.progress.lane_is_well(lane);
-                self.pipeline.finish_batch(lane, receipt);
-                Ok(())
-            }
-            Report::Decided(_, Err(error)) => Err(error.into()),
-            Report::Meanwhile(lane, event) => {
-                self.progress.lane_tells(lane, &event);
-                Ok(())
-            }
-        }
+        Ok(report.give_to(self.pipeline, self.progress)?)
     }
 
     fn until_is_durable(&self) -> bool {
