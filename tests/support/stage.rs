@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio_postgres::Client;
 
 use super::compare::{Expectation, assert_table_equals_index};
@@ -106,5 +106,22 @@ impl<'a> Stage<'a> {
             "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = '{name}'"
         );
         sql::value(&self.sql, &query).await
+    }
+
+    /// Runs SQL and gives a position right behind its last commit.
+    pub async fn execute_and_mark(&self, statements: &str) -> Result<String> {
+        self.execute(statements).await?;
+        let position = sql::value(&self.sql, "select pg_current_wal_flush_lsn()").await?;
+        position.context("no position")
+    }
+
+    /// Whether the slot has passed a position. An idle stream confirms what others wrote, so that a slot which
+    /// moved proves nothing.
+    pub async fn has_confirmed(&self, position: &str) -> Result<bool> {
+        let name = self.name();
+        let query = format!(
+            "select confirmed_flush_lsn >= '{position}' from pg_replication_slots where slot_name = '{name}'"
+        );
+        Ok(sql::value(&self.sql, &query).await?.as_deref() == Some("t"))
     }
 }

@@ -43,6 +43,8 @@ pub enum Fault {
     Trickle(usize, Duration),
     /// It is not carried out; the proxy answers with this status and body.
     Answer(u16, &'static str),
+    /// The same for a body that contains this text; any other request passes.
+    AnswerIf(&'static str, u16, &'static str),
 }
 
 /// A request whose body is still to come.
@@ -230,12 +232,17 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
                 to_client.write_all(&own_answer(status, text)).await?;
                 continue;
             }
+            Fault::AnswerIf(part, status, text) if contains(&kept.body, part) => {
+                to_client.write_all(&own_answer(status, text)).await?;
+                continue;
+            }
             Fault::Late(after) => {
                 tokio::spawn(carry_out(Arc::clone(shared), after, kept));
                 return Ok(());
             }
             Fault::Delay(delay) => tokio::time::sleep(delay).await,
             Fault::Pass
+            | Fault::AnswerIf(..)
             | Fault::CutRequest(_)
             | Fault::LoseAnswer
             | Fault::Silence
@@ -288,7 +295,7 @@ async fn give(
         |bytes: usize| body.get(..bytes.min(body.len().saturating_sub(1))).unwrap_or_default();
     let whole = head.before(body);
     match fault {
-        Fault::Pass | Fault::Delay(_) | Fault::Twice(_) => {
+        Fault::Pass | Fault::Delay(_) | Fault::Twice(_) | Fault::AnswerIf(..) => {
             to_client.write_all(&[&whole, body].concat()).await?;
             Ok(true)
         }
@@ -327,6 +334,10 @@ async fn answer_to(shared: &Shared, request: &Kept) -> io::Result<(Head, Vec<u8>
     let head = without(&request.head, &["accept-encoding"]);
     server.send(&head, &request.body).await?;
     server.answer(request.request.method == "HEAD").await
+}
+
+fn contains(body: &[u8], part: &str) -> bool {
+    body.windows(part.len().max(1)).any(|window| window == part.as_bytes())
 }
 
 fn own_answer(status: u16, body: &str) -> Vec<u8> {
