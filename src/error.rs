@@ -93,6 +93,17 @@ pub enum Discontinuity {
         /// `IDENTIFY_SYSTEM`.
         flush_lsn: Lsn,
     },
+    /// A failover after a run that did not end in good order.
+    #[error(
+        "the server is on timeline {timeline} since {left_at}, and the last run did not end in good order: what \
+         it had written beyond that cannot be told"
+    )]
+    Unproven {
+        /// Of the server now.
+        timeline: u32,
+        /// Where it left ours.
+        left_at: Lsn,
+    },
     /// Documents that no state accounts for.
     #[error("the index \"{index}\" holds documents, and there is no state that says up to where")]
     Unaccounted {

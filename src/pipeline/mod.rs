@@ -233,6 +233,7 @@ pub struct Pipeline {
     draining: bool,
     next: Sequence,
     received: Lsn,
+    written: Lsn,
     reply_requested: bool,
     counters: Counters,
     scratch: Scratch,
@@ -266,6 +267,7 @@ impl Pipeline {
             draining: false,
             next: 0,
             received: Lsn::ZERO,
+            written: Lsn::ZERO,
             reply_requested: false,
             counters: Counters::default(),
             scratch: Scratch::default(),
@@ -300,6 +302,11 @@ impl Pipeline {
     /// Up to where the stream was received.
     pub fn received(&self) -> Lsn {
         self.received
+    }
+
+    /// Commit of the newest transaction of which anything may have been written, whole or not.
+    pub fn written(&self) -> Lsn {
+        self.written
     }
 
     /// Whether the server asked for a status since the last call.
@@ -437,6 +444,7 @@ impl Pipeline {
             }
         }
         self.counters.rows += 1;
+        self.written = self.written.max(transaction.commit_lsn);
         let scratch = &mut self.scratch;
         target.write_key(&fields, scratch)?;
         if let Some(old) = old {
@@ -484,6 +492,7 @@ impl Pipeline {
         if target.holds(transaction) {
             return Ok(None);
         }
+        self.written = self.written.max(transaction.commit_lsn);
         let row = target.arrange_old(row::old_row(old)?);
         target.write_key(&row, &mut self.scratch)?;
         let write = Write::delete(&self.scratch.key, transaction.version);
@@ -505,6 +514,7 @@ impl Pipeline {
         if write_aliases.is_empty() {
             return Ok(None);
         }
+        self.written = self.written.max(transaction.commit_lsn);
         self.stalled = Some(Stalled::Truncate);
         Ok(Some(Work::Truncate(Truncate { write_aliases, version: transaction.version })))
     }

@@ -15,6 +15,9 @@
 //! - at or before it, nothing that the indices hold is missing on the new timeline. The stream goes on there.
 //!   Versions stay comparable: whatever commits on the new timeline does so beyond the position at which it
 //!   begins, so with a higher LSN than every version written so far;
+//!   "Hold" is more than the state's position: the newest transaction of which anything was sent, confirmed or
+//!   not, and all that a load has seen. After a crash nobody knows what was sent last; a crash and a failover
+//!   together are therefore refused.
 //! - beyond it, the indices hold changes that the new primary never had. To send our own position would make it
 //!   skip what it has in their place (observed: without a word), and versions would compare changes of two
 //!   histories. The position at which a timeline began is remembered, because two standbys of one primary may
@@ -87,6 +90,7 @@ pub(crate) fn prove(
         });
     }
     prove_slot(state, source.slot.as_ref(), slot_name)?;
+    prove_end(state, source)?;
     Ok(source.timeline())
 }
 
@@ -103,14 +107,26 @@ fn prove_timeline(state: &State, source: &Source) -> Result<(), Discontinuity> {
         return Ok(());
     }
     let left_at = history.and_then(|history| history.left_at(ours)).ok_or(other)?;
-    if state.durable_lsn > left_at {
-        return Err(Discontinuity::Diverged {
-            state_lsn: state.durable_lsn,
-            timeline: theirs,
-            left_at,
-        });
+    // Up to where the indices are known to hold something: what the stream wrote, and what the loads saw.
+    let loads = state.tables.values().filter(|table| table.loaded);
+    let seen = loads.filter_map(|table| table.load_end_lsn).max().unwrap_or_default();
+    let held = state.written_lsn.unwrap_or_default().max(state.durable_lsn).max(seen);
+    if held > left_at {
+        return Err(Discontinuity::Diverged { state_lsn: held, timeline: theirs, left_at });
     }
     Ok(())
+}
+
+/// After a failover it must be known what was written last.
+fn prove_end(state: &State, source: &Source) -> Result<(), Discontinuity> {
+    let timeline = source.system.timeline;
+    let left_at = source.history.as_ref().and_then(|history| history.left_at(state.timeline));
+    match (left_at, state.written_lsn) {
+        (Some(left_at), None) if timeline != state.timeline => {
+            Err(Discontinuity::Unproven { timeline, left_at })
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
 }
 
 fn prove_slot(
@@ -139,6 +155,7 @@ fn prove_slot(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elasticsearch::state::TableState;
 
     const SYSTEM: &str = "7000000000000000001";
 
@@ -225,6 +242,37 @@ mod tests {
             left_at: Lsn::new(100),
         };
         assert_eq!(promoted(101), Err(diverged));
+    }
+
+    #[test]
+    fn what_was_written_or_loaded_beyond_the_fork_counts_and_after_a_crash_nobody_knows() {
+        let promoted = source(2, 500, "1\t0/64\tx", slot(9));
+        let mut ours = state(1, 50);
+        ours.written_lsn = Some(Lsn::new(100));
+        assert!(verdict(&ours, &promoted).is_ok());
+        ours.written_lsn = Some(Lsn::new(101));
+        assert!(matches!(verdict(&ours, &promoted), Err(Discontinuity::Diverged { .. })));
+        ours.written_lsn = None;
+        assert!(matches!(verdict(&ours, &promoted), Err(Discontinuity::Unproven { .. })));
+        assert!(
+            verdict(&ours, &source(1, 500, "", slot(9))).is_ok(),
+            "without a failover it is no matter"
+        );
+        let mut ours = state(1, 50);
+        let table = TableState {
+            index: "t".to_owned(),
+            generation: 1,
+            loaded: true,
+            load_begun: true,
+            load_end_lsn: Some(Lsn::new(101)),
+            previous_generation: None,
+            readable: true,
+            load_snapshot: None,
+            source: None,
+            refresh_recommended: false,
+        };
+        ours.tables.insert("public.t".to_owned(), table);
+        assert!(matches!(verdict(&ours, &promoted), Err(Discontinuity::Diverged { .. })));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::admin::{self, AdminSettings};
 use crate::cli::{Reload, Until};
@@ -59,6 +59,8 @@ use work::Working;
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of a lane that is not full are at least this far apart, so that single-row commits share one.
 const PACE: Duration = Duration::from_millis(20);
+/// For the last write of the state, when all that matters is confirmed.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait between two attempts to reach Postgres.
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -110,7 +112,8 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
     let writer = writer.with_letters(letters);
     progress.watch(&writer);
     let lanes = Lanes::start(&writer, settings.elasticsearch.concurrency);
-    let mut run = Run { settings, client, store, writer, lanes, clock: Clock::start(), shutdown };
+    let (clock, written) = (Clock::start(), Lsn::ZERO);
+    let mut run = Run { settings, client, store, writer, lanes, clock, shutdown, written };
     run.live(started, &mut progress).await
 }
 
@@ -212,6 +215,8 @@ struct Run<'a> {
     lanes: Lanes,
     clock: Clock,
     shutdown: Shutdown,
+    /// Up to where anything may have been written, by this run or, if that crashed, by the one before.
+    written: Lsn,
 }
 
 impl Run<'_> {
@@ -314,13 +319,16 @@ impl Run<'_> {
         };
         let ended = Box::pin(streaming.run()).await?;
         progress.pipeline_ends(&pipeline);
+        self.written = self.written.max(pipeline.written());
         match ended {
             Ended::Reached => {
                 info!(confirmed = %recorder.recorded().lsn(), "reached the position asked for");
+                self.end_in_good_order(&pipeline, recorder).await;
                 Ok(Life::Over)
             }
             Ended::Stopped => {
                 info!(confirmed = %recorder.recorded().lsn(), "stopped");
+                self.end_in_good_order(&pipeline, recorder).await;
                 Ok(Life::Over)
             }
             Ended::Outplanned(table) => {
@@ -344,10 +352,32 @@ impl Run<'_> {
                     () = stop.requested() => Ok(Life::Over),
                     definite = watch.definite() => Err(definite),
                     kept = recorder.into_state() => {
-                        Ok(Life::Broken(Box::new(kept?), error))
+                        let (store, mut state) = kept?;
+                        state.written_lsn = Some(self.written);
+                        Ok(Life::Broken(Box::new((store, state)), error))
                     }
                 }
             }
+        }
+    }
+
+    /// Writes down that nothing beyond `written` is in the indices, if every request was answered. A state
+    /// that does not say so costs a resync only if a failover comes before the next start.
+    async fn end_in_good_order(&self, pipeline: &Pipeline, recorder: Recorder) {
+        if pipeline.requests_in_flight() > 0 {
+            return;
+        }
+        let written = async {
+            let (mut store, mut state) = recorder.into_state().await?;
+            state.written_lsn = Some(self.written.max(state.durable_lsn));
+            store.write(&state).await
+        };
+        match tokio::time::timeout(LAST_WRITE_TIMEOUT, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                debug!(%error, "the state does not say that the run ended in good order")
+            }
+            Err(_) => debug!("the state does not say in time that the run ended in good order"),
         }
     }
 
@@ -370,6 +400,14 @@ impl Run<'_> {
         start::go_on(state, &source, &postgres.slot)?;
         if self.load_missing(&session, plan, store, state, progress).await? == Loads::Stopped {
             return Ok(None);
+        }
+        // A run that crashed may have written anything that the server has by now.
+        self.written = self.written.max(state.written_lsn.unwrap_or(source.system.flush_lsn));
+        if state.written_lsn.is_some() {
+            let mut next = state.clone();
+            next.written_lsn = None;
+            store.write(&next).await?;
+            *state = next;
         }
         // From the slot's own position: ours could lie beyond a failed-over server's, which then skips.
         let stream = replication.start(&postgres.slot, &postgres.publication, Lsn::ZERO).await?;
