@@ -36,7 +36,7 @@ pub(crate) struct Stored {
     pub(crate) source: Option<Value>,
     /// When it was written.
     pub(crate) at: u64,
-    /// Its place in the order of arrival.
+    /// Its place in the order in which writes were sent.
     pub(crate) arrival: u64,
 }
 
@@ -142,6 +142,16 @@ impl Cluster {
     pub(crate) fn refuses_whole(&self, items: &[Item]) -> bool {
         let spoils = |item: &Item| item.source.as_ref().is_some_and(|it| it["text"] == SPOILS);
         !self.takes_poison && items.iter().any(spoils)
+    }
+
+    /// Applies one item that was sent when `arrivals` had arrived; what was sent after it is newer.
+    pub(crate) fn apply_late(&mut self, item: &Item, arrivals: u64) {
+        if self.apply(item).error.is_none()
+            && let Some(index) = self.aliases.get(&item.alias)
+            && let Some(stored) = self.indices.get_mut(index).and_then(|it| it.get_mut(&item.id))
+        {
+            stored.arrival = arrivals;
+        }
     }
 
     /// Applies one item.

@@ -65,6 +65,9 @@ impl From<waldex::pipeline::PipelineError> for Stop {
 pub(crate) fn live(world: &mut World) -> Result<Ended, Violation> {
     world.begin_life();
     establish(world);
+    let State { durable, is_settled, .. } = *state(world);
+    world.written = is_settled.then_some(durable);
+    state(world).is_settled = false;
     loop {
         let ended = match connection(world) {
             Ok(ended) | Err(Stop::Ended(ended)) => ended,
@@ -104,7 +107,8 @@ pub(crate) fn resync(world: &mut World) {
     };
     let entry = |table| (table, TableState { generation: generation(table), loaded: None });
     let tables = World::tables().map(entry).collect();
-    world.state = Some(State { timeline: world.source.timeline, durable, tables });
+    world.state =
+        Some(State { timeline: world.source.timeline, durable, is_settled: true, tables });
     world.was_tampered_with = false;
     create_indices(world);
 }
@@ -148,6 +152,7 @@ fn connection(world: &mut World) -> Result<Ended, Stop> {
                 Loaded::Ended(ended) => return Ok(ended),
             };
             let end = world.source.wal_end;
+            world.written = world.written.map(|written| written.max(end));
             if let Some(entry) = state(world).tables.get_mut(&table) {
                 entry.loaded = Some((snapshot, end));
             }
@@ -159,7 +164,20 @@ fn connection(world: &mut World) -> Result<Ended, Stop> {
 fn discontinuity(world: &mut World) -> Option<&'static str> {
     let (timeline, durable) = (state(world).timeline, state(world).durable);
     if timeline != world.source.timeline && world.mutant != Some(Mutant::NoTimelineTest) {
-        return Some("timeline");
+        // What the indices hold must be on the new timeline, too: not only what was recorded.
+        let written = match world.mutant {
+            Some(Mutant::FailoverByRecorded) => Some(durable),
+            Some(_) | None => world.written.map(|written| written.max(durable)),
+        };
+        let left_at = world.source.left_at(timeline)?;
+        if written.is_none_or(|written| written > left_at) {
+            return Some("timeline");
+        }
+        world.count("failover that is followed");
+        state(world).timeline = world.source.timeline;
+    } else if world.written.is_none() {
+        // Whatever was written came from this very log.
+        world.written = Some(world.source.wal_end);
     }
     let Some(slot) = world.source.slot else { return Some("slot gone") };
     (slot.confirmed > durable && world.mutant != Some(Mutant::NoGapTest)).then_some("gap")

@@ -40,7 +40,7 @@ const SEEDS: u64 = 1_000;
 const STORMS_MAX: u32 = 3;
 
 /// Whatever these count must have happened: faults that never come show nothing.
-const MUST_HAPPEN: [&str; 28] = [
+const MUST_HAPPEN: [&str; 29] = [
     "alias removed",
     "backup or restore",
     "batch that waits for an unanswered one",
@@ -49,6 +49,7 @@ const MUST_HAPPEN: [&str; 28] = [
     "dead letter",
     "disconnect",
     "failover",
+    "failover that is followed",
     "halt on a rejected document",
     "item answered 429",
     "keepalive inside a transaction",

@@ -66,9 +66,11 @@ pub(crate) enum Mutant {
     NoGapTest,
     /// A failover goes unnoticed.
     NoTimelineTest,
+    /// A failover is judged by what was recorded, not by what may have been written.
+    FailoverByRecorded,
 }
 
-const ALL: [Mutant; 24] = [
+const ALL: [Mutant; 25] = [
     Mutant::ConfirmOnReceipt,
     Mutant::ConfirmInsideTransaction,
     Mutant::ConfirmCommitLsn,
@@ -93,6 +95,7 @@ const ALL: [Mutant; 24] = [
     Mutant::TruncateUndrained,
     Mutant::NoGapTest,
     Mutant::NoTimelineTest,
+    Mutant::FailoverByRecorded,
 ];
 
 /// Makes the faults likely under which a wrong design that needs several of them goes wrong.

@@ -22,6 +22,8 @@ use super::world::{LETTERS_ALIAS, World, letter_id};
 
 /// Where a batch is on its way to its receipt.
 enum Phase {
+    /// It waits until no unanswered request of its transaction can overtake it.
+    SetOut(Batch),
     Deliver(Batch),
     /// Refused items wait for their letters.
     Bury(Box<Refused>, Batch),
@@ -69,7 +71,7 @@ impl Requests {
                     Some((letter_id(&item.alias, &item.id), version))
                 });
                 let outdated = outdated.filter(|(id, _)| has_letter(id)).collect();
-                let (phase, buried) = (Phase::Deliver(batch), BTreeSet::new());
+                let (phase, buried) = (Phase::SetOut(batch), BTreeSet::new());
                 self.in_flight.push(Request {
                     lane,
                     phase,
@@ -93,7 +95,8 @@ impl Requests {
         let which = world.random.random_range(0..self.in_flight.len());
         let mut request = self.in_flight.swap_remove(which);
         let phase = match request.phase {
-            Phase::Deliver(batch) => {
+            Phase::SetOut(batch) if world.must_wait_for_unanswered(&batch) => Phase::SetOut(batch),
+            Phase::SetOut(batch) | Phase::Deliver(batch) => {
                 let settled = self.deliver(batch, &mut request.items_max, world)?;
                 after(settled, &mut request.buried, &request.outdated, world)?
             }
@@ -123,16 +126,13 @@ impl Requests {
         Ok(())
     }
 
-    /// Sends the first items of a batch, once no unanswered request can overtake them.
+    /// Sends the first items of a batch.
     fn deliver(
         &mut self,
         batch: Batch,
         items_max: &mut usize,
         world: &mut World,
     ) -> Result<Settled, Stop> {
-        if world.must_wait_for_unanswered(&batch) {
-            return Ok(again(batch));
-        }
         let few = world.random.random_range(1..=batch.items());
         let head = batch.head(few.min(*items_max), usize::MAX);
         let items = self.sent(&head.body, world)?;
@@ -195,6 +195,8 @@ impl Requests {
     pub(crate) fn abandon(&mut self, world: &mut World) {
         for request in std::mem::take(&mut self.in_flight) {
             let batch = match request.phase {
+                // It was not sent.
+                Phase::SetOut(_) => continue,
                 Phase::Deliver(batch) => batch,
                 Phase::Bury(_, letters) | Phase::Clean(_, letters) => letters,
             };

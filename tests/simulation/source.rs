@@ -88,6 +88,8 @@ pub(crate) struct Slot {
 /// The server.
 pub(crate) struct Source {
     pub(crate) timeline: u32,
+    /// Where each timeline left the one before: TIMELINE_HISTORY.
+    forks: Vec<u64>,
     /// Where the next record begins.
     pub(crate) wal_end: u64,
     /// In the order of their commits.
@@ -105,6 +107,7 @@ impl Source {
     pub(crate) fn new() -> Self {
         Self {
             timeline: 1,
+            forks: Vec::new(),
             wal_end: FIRST_LSN,
             transactions: Vec::new(),
             open: Vec::new(),
@@ -300,7 +303,18 @@ impl Source {
         self.wal_end = switch;
         self.visible = switch;
         self.timeline += 1;
+        self.forks.push(switch);
         self.slot = slot.map(|lsn| Slot { confirmed: lsn, persisted: lsn });
+    }
+
+    /// Where this timeline begins.
+    pub(crate) fn begun_at(&self) -> u64 {
+        self.forks.last().copied().unwrap_or(FIRST_LSN)
+    }
+
+    /// Where an earlier timeline was left: up to there the log is the same.
+    pub(crate) fn left_at(&self, timeline: u32) -> Option<u64> {
+        self.forks.get(usize::try_from(timeline).ok()?.checked_sub(1)?).copied()
     }
 
     /// End of the newest commit, which must be confirmed at rest.

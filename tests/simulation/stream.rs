@@ -106,6 +106,10 @@ impl<'w> Stream<'w> {
             self.world.count("keepalive inside a transaction");
             self.believed = self.believed.max(wal_end);
         }
+        if !self.pipeline.is_drained() {
+            let up_to = self.sender.writes_up_to();
+            self.world.written = self.world.written.map(|written| written.max(up_to));
+        }
         check_budget(&self.pipeline)?;
         self.waiting = match work {
             None => None,
@@ -230,12 +234,18 @@ impl<'w> Stream<'w> {
             // crash of both servers the cluster may have forgotten tombstones from before it.
             self.confirm(self.recorded)?;
         }
-        if durable > self.recorded && self.world.random.random_bool(0.5) {
+        if self.world.random.random_bool(0.5) {
+            self.write_state(durable);
+        }
+        Ok(())
+    }
+
+    fn write_state(&mut self, durable: u64) {
+        if durable > self.recorded {
             let state = self.world.state.as_mut().expect("established");
             state.durable = state.durable.max(durable);
             self.recorded = durable;
         }
-        Ok(())
     }
 
     /// Sends a status: I2 and I3 of what Postgres is told.
@@ -275,8 +285,13 @@ impl<'w> Stream<'w> {
         }
         self.requests.abandon(self.world);
         // The document, then the status.
-        self.record()?;
-        self.record()?;
+        let durable = mutants::durable(self);
+        self.write_state(durable);
+        let is_whole = self.pipeline.is_drained() && !self.pipeline.in_transaction();
+        let written = self.world.written.unwrap_or(u64::MAX);
+        let state = self.world.state.as_mut().expect("established");
+        state.is_settled = is_whole && state.durable >= written;
+        self.confirm(self.recorded)?;
         Ok(Ended::Stopped)
     }
 }

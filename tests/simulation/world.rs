@@ -37,6 +37,8 @@ pub(crate) fn letter_id(alias: &str, id: &str) -> String {
 pub(crate) struct State {
     pub(crate) timeline: u32,
     pub(crate) durable: u64,
+    /// Nothing beyond `durable` was written: the last process ended with everything recorded.
+    pub(crate) is_settled: bool,
     pub(crate) tables: BTreeMap<Shape, TableState>,
 }
 
@@ -88,6 +90,9 @@ pub(crate) struct World {
     /// A refused document stops the run; else it becomes a dead letter.
     pub(crate) halts_on_rejected: bool,
     life: u32,
+    /// Up to which commit this process knows the indices to hold changes at most; none if one before it may
+    /// have written more than it recorded.
+    pub(crate) written: Option<u64>,
     /// What this life of the process knows of its unanswered requests.
     unanswered: Unanswered,
     clock_origin: Instant,
@@ -125,6 +130,7 @@ impl World {
             was_tampered_with: false,
             halts_on_rejected,
             life: 0,
+            written: None,
             unanswered: Unanswered::default(),
             clock_origin: Instant::now(),
             aliases_gone: Vec::new(),
@@ -305,7 +311,7 @@ impl World {
                     let what = format!("{}: a late request overtakes its own transaction", item.id);
                     return Err(Violation::new("P2", what));
                 } else {
-                    self.cluster.apply(&item);
+                    self.cluster.apply_late(&item, late.arrivals_before);
                     self.count("late write");
                 }
             }
@@ -356,7 +362,9 @@ impl World {
     /// A standby without the end of the log takes over, with the slot as it was synced, or without it.
     pub(crate) fn fail_over(&mut self) {
         let ends = self.source.transactions.iter().map(|transaction| transaction.end_lsn);
-        let candidates: Vec<u64> = ends.rev().take(4).chain([self.source.wal_end]).collect();
+        let end = self.source.wal_end;
+        let mut candidates: Vec<u64> = ends.rev().take(4).chain([end, end]).collect();
+        candidates.retain(|&switch| switch >= self.source.begun_at());
         let switch = candidates[self.random.random_range(0..candidates.len())];
         let confirmed = self.source.slot.map_or(0, |slot| slot.confirmed).min(switch);
         let synced = self.random.random_bool(0.8).then_some(confirmed);
