@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Arguments choose parts: `stream`, `load`, `latency`, `outage`. Variables: `ROWS`, `BATCH` (rows of one
-//! transaction), `RATE` (single-row commits a second), `SECONDS` (of the latency part and of the outage).
+//! transaction), `RATE` (single-row commits a second), `SECONDS` (of the latency part and of the outage),
+//! `PROGRAM` (another build of waldex, to compare).
 //! waldex is a process of its own, and only its CPU time is counted; sink and source share the machine
 //! with it, so compare figures of one run with each other.
 

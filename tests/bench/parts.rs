@@ -33,7 +33,11 @@ fn ways(source: &Source) -> Result<[Way; 2]> {
 }
 
 fn waldex(url: &str, slot: &str, sink: &Sink) -> Result<Waldex> {
-    let run = Waldex::new("run")?.arg("--postgres-url").arg(url);
+    let run = match std::env::var_os("PROGRAM") {
+        Some(program) => Waldex::at(program.into(), "run"),
+        None => Waldex::new("run")?,
+    };
+    let run = run.arg("--postgres-url").arg(url);
     let run = run.arg("--slot").arg(slot).arg("--publication").arg(PUBLICATION);
     Ok(run.arg("--elasticsearch-url").arg(&sink.url()))
 }
