@@ -174,12 +174,12 @@ pub struct ReplicationStream {
 }
 
 impl ReplicationStream {
-    /// Writes what is queued and, if `read`, reads once. Resolves when something was read; without
-    /// `read` it only writes and stays pending. It may be dropped at any time: nothing is lost.
+    /// Writes what is queued and, if `read`, reads once. Resolves with the number of bytes that were
+    /// read; without `read` it only writes and stays pending. It may be dropped at any time: nothing is lost.
     ///
     /// # Errors
     /// The connection broke or the server closed it. Frames that arrived before are still there.
-    pub async fn progress(&mut self, read: bool) -> Result<(), PostgresError> {
+    pub async fn progress(&mut self, read: bool) -> Result<usize, PostgresError> {
         self.wire.inbox.advance(self.taken);
         self.taken = 0;
         poll_fn(|cx| {
@@ -245,7 +245,7 @@ impl ReplicationStream {
             loop {
                 match self.next_frame() {
                     Ok(Some(_)) => {}
-                    Ok(None) => self.progress(true).await?,
+                    Ok(None) => drop(self.progress(true).await?),
                     Err(PostgresError::StreamEnded) => break,
                     Err(error) => return Err(error),
                 }

@@ -216,8 +216,8 @@ impl Wire {
         std::pin::Pin::new(&mut self.transport).poll_flush(cx).map_err(PostgresError::from)
     }
 
-    /// Reads once into the inbox. Ready when something arrived; the end of the stream is an error.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PostgresError>> {
+    /// Reads once into the inbox. Ready with the bytes that arrived; the end of the stream is an error.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, PostgresError>> {
         if self.inbox.is_empty() && self.inbox.capacity() > IDLE_BUFFER_BYTES_MAX {
             self.inbox = BytesMut::new();
         }
@@ -225,7 +225,7 @@ impl Wire {
         let read = std::pin::pin!(self.transport.read_buf(&mut self.inbox));
         match read.poll(cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(PostgresError::Closed)),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(bytes)) => Poll::Ready(Ok(bytes)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
         }

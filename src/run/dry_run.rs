@@ -86,7 +86,7 @@ pub async fn dry_run(
                 pipeline.received(), Lsn::ZERO, Lsn::ZERO, postgres_now_micros(), until.is_some(),
             )),
             worked = working.finished() => worked?.give_to(&mut pipeline)?,
-            moved = stream.progress(reads) => moved?,
+            moved = stream.progress(reads) => drop(moved?),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod dry_run;
 mod lanes;
 mod letters;
 mod load;
+mod pace;
 mod progress;
 mod recorder;
 pub mod schema;

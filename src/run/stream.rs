@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::lanes::{Lanes, Report};
+use super::pace::Pace;
 use super::postgres_now_micros;
 use super::progress::Progress;
 use super::recorder::Recorder;
@@ -92,6 +93,7 @@ impl Streaming<'_> {
         let mut asks = interval(ASK_INTERVAL);
         asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = Status { sent_at: None, sent: None, wanted: true };
+        let mut pace = Pace::default();
         loop {
             match self.take_frames() {
                 Ok(None) => {}
@@ -142,8 +144,12 @@ impl Streaming<'_> {
                 // 6. A position to ask for.
                 _ = asks.tick(), if self.until.is_some() && self.pipeline.is_drained() => self.ask(),
                 // 7. The socket: writes always, reads while there is room.
-                moved = self.stream.progress(reads) => if let Err(error) = moved {
-                    return self.explain(error.into());
+                moved = self.stream.progress(reads) => match moved {
+                    Ok(bytes) => if let Some(rest) = pace.rest_after(bytes, Instant::now()) {
+                        // The thread itself: a timer has 1 ms, and would wake for each message meanwhile.
+                        std::thread::sleep(rest);
+                    },
+                    Err(error) => return self.explain(error.into()),
                 },
             }
         }
