@@ -2,21 +2,41 @@
 //!
 //! `json` is stored as typed: raw newlines would break the whole bulk, a duplicate key is a 400 there. So
 //! white space outside strings goes, and of equal keys the last stays, as `jsonb` has it. Numbers and
-//! strings keep their text to the letter, lone surrogates included, which Elasticsearch accepts.
+//! strings keep their text to the letter, lone surrogates included, which the clusters accept.
+//!
+//! They refuse some JSON even under `enabled: false`, because they read it before they pass it over: what is
+//! beyond the limits below is written as a string of its text.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
-/// Elasticsearch refuses a document nested deeper than 1,000, even under `enabled: false`; deeper values
-/// are written as a string of their text.
+/// Documents nested deeper than 1,000 are refused. A value is inside a document, and perhaps an array.
 const DEPTH_MAX: usize = 900;
+/// OpenSearch refuses more than 20 arrays directly inside one another at the top of a field
+/// (`index.mapping.depth.limit`), six of which may be those of a `jsonb[]`.
+const TOP_ARRAYS_MAX: usize = 14;
+/// Numbers of more digits are refused. `jsonb` prints 1e1000 as 1,001 of them.
+const NUMBER_BYTES_MAX: usize = 1000;
+/// OpenSearch refuses longer names.
+pub(super) const KEY_BYTES_MAX: usize = 50_000;
 
-/// Appends the value; `false`, with nothing written, if it is not JSON or nested too deep.
-pub(super) fn write_json(text: &[u8], out: &mut Vec<u8>) -> bool {
+/// Who has seen to it that the keys of an object are all different.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// Postgres: `jsonb`.
+    Unique,
+    /// Nobody: `json`.
+    AsTyped,
+}
+
+/// Appends the value; `false`, with nothing written, if it is not JSON or beyond what can be indexed.
+pub(super) fn write_json(keys: Keys, text: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     if std::str::from_utf8(text).is_err() {
         return false;
     }
-    let mut parser = Parser { rest: text };
+    let mut parser = Parser { rest: text, keys, objects: 0 };
     let sound = parser.value(out, 0).is_some() && parser.skip_white_space().is_empty();
     if !sound {
         out.truncate(start);
@@ -26,6 +46,9 @@ pub(super) fn write_json(text: &[u8], out: &mut Vec<u8>) -> bool {
 
 struct Parser<'a> {
     rest: &'a [u8],
+    keys: Keys,
+    /// How many objects are open.
+    objects: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -63,7 +86,8 @@ impl<'a> Parser<'a> {
     }
 
     fn array(&mut self, out: &mut Vec<u8>, depth: usize) -> Option<()> {
-        self.take(b'[').filter(|()| depth < DEPTH_MAX)?;
+        let depth_max = if self.objects == 0 { TOP_ARRAYS_MAX } else { DEPTH_MAX };
+        self.take(b'[').filter(|()| depth < depth_max)?;
         out.push(b'[');
         if self.take(b']').is_none() {
             loop {
@@ -81,23 +105,32 @@ impl<'a> Parser<'a> {
 
     fn object(&mut self, out: &mut Vec<u8>, depth: usize) -> Option<()> {
         self.take(b'{').filter(|()| depth < DEPTH_MAX)?;
+        self.objects += 1;
         let start = out.len();
+        out.push(b'{');
         let mut members: Vec<Member<'a>> = Vec::new();
         if self.take(b'}').is_none() {
             loop {
                 self.skip_white_space();
-                let key = self.string()?;
-                self.take(b':')?;
                 let from = out.len();
+                let key = self.string().filter(|key| key.len() <= KEY_BYTES_MAX)?;
+                self.take(b':')?;
+                out.extend_from_slice(key);
+                out.push(b':');
                 self.value(out, depth + 1)?;
-                members.push(Member { key, value: from..out.len() });
+                if self.keys == Keys::AsTyped {
+                    members.push(Member { key, written: from..out.len() });
+                }
                 if self.take(b',').is_none() {
                     break;
                 }
+                out.push(b',');
             }
             self.take(b'}')?;
         }
-        write_members(start, &members, out);
+        out.push(b'}');
+        self.objects -= 1;
+        drop_repeated(start, &members, out);
         Some(())
     }
 
@@ -137,7 +170,11 @@ impl<'a> Parser<'a> {
         let (number, rest) = self.rest.split_at_checked(length)?;
         super::value::is_json_number(number.strip_prefix(b"-").unwrap_or(number)).then_some(())?;
         self.rest = rest;
-        out.extend_from_slice(number);
+        if number.len() > NUMBER_BYTES_MAX {
+            super::json::write_string(number, out);
+        } else {
+            out.extend_from_slice(number);
+        }
         Some(())
     }
 }
@@ -145,35 +182,71 @@ impl<'a> Parser<'a> {
 struct Member<'a> {
     /// With its quotes.
     key: &'a [u8],
-    /// Where its value was written.
-    value: std::ops::Range<usize>,
+    /// Where key and value were written.
+    written: Range<usize>,
 }
 
-/// Puts the members, whose values stand in `out` from `start`, in their place as one object.
-fn write_members(start: usize, members: &[Member<'_>], out: &mut Vec<u8>) {
-    let last: HashMap<String, usize> =
-        members.iter().enumerate().map(|(at, member)| (unescaped(member.key), at)).collect();
-    let values = out.split_off(start);
+/// Of the members with one name, leaves only the last in the object, which stands in `out` from `start`.
+fn drop_repeated(start: usize, members: &[Member<'_>], out: &mut Vec<u8>) {
+    if members.len() < 2 {
+        return;
+    }
+    let names: Vec<Cow<'_, [u8]>> = members.iter().map(|member| name(member.key)).collect();
+    let last: HashMap<&[u8], usize> =
+        names.iter().enumerate().map(|(at, name)| (name.as_ref(), at)).collect();
+    if last.len() == members.len() {
+        return;
+    }
+    let object = out.split_off(start);
     out.push(b'{');
-    let mut is_first = true;
-    for (at, member) in members.iter().enumerate() {
-        if last.get(&unescaped(member.key)) != Some(&at) {
+    for (at, (member, name)) in members.iter().zip(&names).enumerate() {
+        if last.get(name.as_ref()) != Some(&at) {
             continue;
         }
-        if !std::mem::take(&mut is_first) {
+        if out.len() > start + 1 {
             out.push(b',');
         }
-        out.extend_from_slice(member.key);
-        out.push(b':');
-        let value = member.value.start - start..member.value.end - start;
-        out.extend_from_slice(values.get(value).unwrap_or_default());
+        let written = member.written.start - start..member.written.end - start;
+        out.extend_from_slice(object.get(written).unwrap_or_default());
     }
     out.push(b'}');
 }
 
-/// What the key says: `"a"` and `"\u0061"` are the same. One with a lone surrogate is only like itself.
-fn unescaped(key: &[u8]) -> String {
-    serde_json::from_slice(key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
+/// What a key says: `"a"` and `"\u0061"` are the same. Each surrogate that is alone keeps its code.
+fn name(key: &[u8]) -> Cow<'_, [u8]> {
+    if !key.contains(&b'\\') {
+        return Cow::Borrowed(key);
+    }
+    let mut units: Vec<u16> = Vec::with_capacity(key.len());
+    let text = String::from_utf8_lossy(key);
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        let plain = match char {
+            '\\' => match chars.next() {
+                Some('u') => {
+                    let hex: String = chars.by_ref().take(4).collect();
+                    units.push(u16::from_str_radix(&hex, 16).unwrap_or_default());
+                    continue;
+                }
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some(other) => other,
+                None => '\\',
+            },
+            plain => plain,
+        };
+        units.extend_from_slice(plain.encode_utf16(&mut [0; 2]));
+    }
+    match String::from_utf16(&units) {
+        Ok(name) => Cow::Owned(name.into_bytes()),
+        // No text has such bytes, so it is like no name that has no lone surrogate.
+        Err(_) => Cow::Owned(
+            units.iter().flat_map(|unit| [0xFF].into_iter().chain(unit.to_be_bytes())).collect(),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +257,7 @@ mod tests {
 
     fn written(text: &str) -> Option<String> {
         let mut out = b"before".to_vec();
-        let sound = write_json(text.as_bytes(), &mut out);
+        let sound = write_json(Keys::AsTyped, text.as_bytes(), &mut out);
         let out = String::from_utf8(out).unwrap();
         let out = out.strip_prefix("before").unwrap().to_owned();
         assert!(sound || out.is_empty());
@@ -202,10 +275,38 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_no_cluster_reads_is_a_string() {
+        let long = format!("1{}", "0".repeat(NUMBER_BYTES_MAX));
+        assert_eq!(written(&format!("[{long}]")), Some(format!("[\"{long}\"]")));
+        let just = &long[1..];
+        assert_eq!(
+            written(&format!("{{\"a\":1{}}}", &just[1..])),
+            Some(format!("{{\"a\":1{}}}", &just[1..]))
+        );
+    }
+
+    #[test]
+    fn names_are_the_same_by_what_they_say() {
+        let text = r#"{"\ud800":1,"\uD800":2,"\ud83e\udd80":3,"🦀":4,"a\/\n":5,"a/\u000A":6}"#;
+        let expected = r#"{"\uD800":2,"🦀":4,"a/\u000A":6}"#;
+        assert_eq!(written(text).as_deref(), Some(expected));
+        let nested = r#"{"a":{"x":1,"x":2},"b":0,"a":{"y":1,"y":2}}"#;
+        assert_eq!(written(nested).as_deref(), Some(r#"{"b":0,"a":{"y":2}}"#));
+    }
+
+    #[test]
     fn too_deep_or_not_json_is_left_alone() {
-        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let deep = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
         assert!(written(&deep(DEPTH_MAX)).is_some());
         assert_eq!(written(&deep(DEPTH_MAX + 1)), None);
+        let arrays = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(written(&arrays(TOP_ARRAYS_MAX)).is_some());
+        assert_eq!(written(&arrays(TOP_ARRAYS_MAX + 1)), None);
+        let inside =
+            format!("[{{\"a\":{}}},{}]", arrays(DEPTH_MAX - 2), arrays(TOP_ARRAYS_MAX - 1));
+        assert_eq!(written(&inside).as_ref(), Some(&inside));
+        assert_eq!(written(&format!("[{{}},{}]", arrays(TOP_ARRAYS_MAX))), None);
+        assert_eq!(written(&format!("{{\"{}\":1}}", "k".repeat(KEY_BYTES_MAX))), None);
         for other in
             ["", "{", "nul", "{a:1}", "[1,]", "01", "1 2", "\"a\nb\"", "\"\\q\"", "{\"a\" 1}"]
         {

@@ -126,15 +126,25 @@ fn kind_mapping(kind: &Kind) -> Value {
             "type": "date", "format": "strict_date_optional_time_nanos", "ignore_malformed": true,
         }),
         // Takes any JSON, scalars too; whoever wants to search it maps it in the configuration.
-        Kind::Json | Kind::Jsonb => json!({"type": "object", "enabled": false}),
+        Kind::Json | Kind::Jsonb | Kind::Hstore => json!({"type": "object", "enabled": false}),
         Kind::Bytea => json!({"type": "binary"}),
+        // With a mask it is no address, and found by its text.
+        Kind::Inet => json!({
+            "type": "ip", "ignore_malformed": true, "fields": {"keyword": keyword()},
+        }),
         Kind::Array(element, _) => kind_mapping(element),
+        Kind::Range(subtype) | Kind::Multirange(subtype) => range(kind_mapping(subtype)),
         Kind::Uuid | Kind::Enum | Kind::Other => keyword(),
     }
 }
 
 fn keyword() -> Value {
     json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS_MAX})
+}
+
+fn range(bound: Value) -> Value {
+    let empty = json!({"type": "boolean"});
+    json!({"properties": {"gte": bound, "gt": bound, "lte": bound, "lt": bound, "empty": empty}})
 }
 
 fn text() -> Value {

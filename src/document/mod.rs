@@ -16,11 +16,13 @@ pub enum Field<'a> {
 
 mod array;
 mod datetime;
+mod hstore;
 pub mod id;
 pub mod json;
 mod json_text;
 pub mod mapping;
 pub mod projection;
+mod range;
 pub mod template;
 pub mod types;
 pub mod value;

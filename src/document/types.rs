@@ -33,8 +33,16 @@ pub enum Kind {
     Bytea,
     /// A label.
     Enum,
+    /// An address with or without a mask.
+    Inet,
+    /// Keys and values, all of them text.
+    Hstore,
     /// An array of the inner kind, its elements parted by the delimiter.
     Array(Arc<Kind>, u8),
+    /// A range of the inner kind.
+    Range(Arc<Kind>),
+    /// Any number of ranges of the inner kind.
+    Multirange(Arc<Kind>),
     /// Anything else, as the text that Postgres prints.
     Other,
 }
@@ -54,6 +62,10 @@ pub struct TypeFacts {
     pub element_oid: u32,
     /// `typdelim`.
     pub delimiter: u8,
+    /// What a range or a multirange is over.
+    pub subtype_oid: u32,
+    /// Whether it is the type of that name of that extension.
+    pub is_hstore: bool,
 }
 
 /// OID, kind and array OID of the built-in types that are not [`Kind::Other`].
@@ -79,16 +91,26 @@ const BUILT_IN: &[(u32, Kind, u32)] = &[
     (1700, Kind::Numeric, 1231),
     (2950, Kind::Uuid, 2951),
     (3802, Kind::Jsonb, 3807),
-    // money, time, timetz, interval, inet, cidr, macaddr, bit, varbit
+    (869, Kind::Inet, 1041),
+    // money, time, timetz, interval, cidr, macaddr, bit, varbit
     (790, Kind::Other, 791),
     (1083, Kind::Other, 1183),
     (1266, Kind::Other, 1270),
     (1186, Kind::Other, 1187),
-    (869, Kind::Other, 1041),
     (650, Kind::Other, 651),
     (829, Kind::Other, 1040),
     (1560, Kind::Other, 1561),
     (1562, Kind::Other, 1563),
+];
+
+/// OIDs of the built-in ranges, each with its arrays, its multiranges, their arrays, and its subtype.
+const RANGES: &[[u32; 5]] = &[
+    [3904, 3905, 4451, 6150, 23],
+    [3906, 3907, 4532, 6151, 1700],
+    [3908, 3909, 4533, 6152, 1114],
+    [3910, 3911, 4534, 6153, 1184],
+    [3912, 3913, 4535, 6155, 1082],
+    [3926, 3927, 4536, 6157, 20],
 ];
 
 /// Nested domains and arrays deeper than this are written as text.
@@ -103,12 +125,21 @@ pub struct TypeRegistry {
 impl TypeRegistry {
     /// The types that every server has.
     pub fn builtin() -> Self {
-        let mut kinds = HashMap::new();
+        let mut types = Self { kinds: HashMap::new() };
         for (oid, kind, array) in BUILT_IN {
-            kinds.insert(*oid, kind.clone());
-            kinds.insert(*array, Kind::Array(Arc::new(kind.clone()), b','));
+            types.insert(*oid, *array, kind.clone());
         }
-        Self { kinds }
+        for [range, ranges, multirange, multiranges, subtype] in RANGES {
+            let subtype = Arc::new(types.kind(*subtype));
+            types.insert(*range, *ranges, Kind::Range(Arc::clone(&subtype)));
+            types.insert(*multirange, *multiranges, Kind::Multirange(subtype));
+        }
+        types
+    }
+
+    fn insert(&mut self, oid: u32, array: u32, kind: Kind) {
+        self.kinds.insert(array, Kind::Array(Arc::new(kind.clone()), b','));
+        self.kinds.insert(oid, kind);
     }
 
     /// The kind of a type; [`Kind::Other`] if it is not known.
@@ -141,6 +172,14 @@ impl TypeRegistry {
         match fact.typtype {
             b'd' => self.resolve(fact.base_oid, facts, depth + 1),
             b'e' => Kind::Enum,
+            b'r' | b'm' if fact.subtype_oid != 0 => {
+                let subtype = Arc::new(self.resolve(fact.subtype_oid, facts, depth + 1));
+                match fact.typtype {
+                    b'r' => Kind::Range(subtype),
+                    _ => Kind::Multirange(subtype),
+                }
+            }
+            _ if fact.is_hstore => Kind::Hstore,
             b'b' if fact.category == b'A' && fact.element_oid != 0 => {
                 let element = self.resolve(fact.element_oid, facts, depth + 1);
                 Kind::Array(Arc::new(element), fact.delimiter)
@@ -157,7 +196,16 @@ mod tests {
     use super::*;
 
     fn fact(oid: u32, typtype: u8, category: u8, base_oid: u32, element_oid: u32) -> TypeFacts {
-        TypeFacts { oid, typtype, category, base_oid, element_oid, delimiter: b',' }
+        TypeFacts {
+            oid,
+            typtype,
+            category,
+            base_oid,
+            element_oid,
+            delimiter: b',',
+            subtype_oid: 0,
+            is_hstore: false,
+        }
     }
 
     #[test]
@@ -170,11 +218,19 @@ mod tests {
             fact(90_004, b'e', b'E', 0, 0),
             fact(90_005, b'b', b'A', 0, 90_004),
             fact(90_006, b'c', b'C', 0, 0),
+            TypeFacts { subtype_oid: 90_002, ..fact(90_007, b'r', b'R', 0, 0) },
+            TypeFacts { subtype_oid: 701, ..fact(90_008, b'm', b'R', 0, 0) },
+            TypeFacts { is_hstore: true, ..fact(90_009, b'b', b'U', 0, 0) },
         ];
         types.learn(&facts, &[90_003, 99_999]);
         assert_eq!(types.kind(90_003), Kind::Array(Arc::new(Kind::Integer(32)), b','));
         assert_eq!(types.kind(90_005), Kind::Array(Arc::new(Kind::Enum), b','));
         assert_eq!(types.kind(90_006), Kind::Other);
+        assert_eq!(types.kind(90_007), Kind::Range(Arc::new(Kind::Integer(32))));
+        assert_eq!(types.kind(90_008), Kind::Multirange(Arc::new(Kind::Float(64))));
+        assert_eq!(types.kind(90_009), Kind::Hstore);
+        let range = Kind::Range(Arc::new(Kind::Integer(64)));
+        assert_eq!(types.kind(3927), Kind::Array(Arc::new(range), b','));
         assert!(types.knows(99_999) && !types.knows(99_998));
     }
 

@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::array::write_array;
 use super::datetime::{write_date, write_timestamp};
+use super::hstore::write_hstore;
 use super::json::write_string;
-use super::json_text::write_json;
+use super::json_text::{Keys, write_json};
+use super::range::{write_multirange, write_range};
 use super::types::Kind;
 
 /// Appends the value as one line of JSON.
@@ -21,11 +23,15 @@ pub fn write_value(kind: &Kind, text: &[u8], out: &mut Vec<u8>) {
         Kind::Float(_) => write_float(text, out),
         Kind::Date => write_date(text, out),
         Kind::Timestamp => write_timestamp(text, out),
-        Kind::Json | Kind::Jsonb => write_json(text, out),
+        Kind::Json => write_json(Keys::AsTyped, text, out),
+        Kind::Jsonb => write_json(Keys::Unique, text, out),
+        Kind::Hstore => write_hstore(text, out),
         Kind::Bytea => write_bytea(text, out),
         Kind::Array(element, delimiter) => write_array(element, *delimiter, text, out),
+        Kind::Range(subtype) => return write_range(subtype, text, out),
+        Kind::Multirange(subtype) => return write_multirange(subtype, text, out),
         // Exact decimals travel as strings: a JSON number would pass through a double on its way.
-        Kind::Numeric | Kind::Text | Kind::Uuid | Kind::Enum | Kind::Other => false,
+        Kind::Numeric | Kind::Text | Kind::Uuid | Kind::Enum | Kind::Inet | Kind::Other => false,
     };
     if !written {
         write_string(text, out);
@@ -173,11 +179,15 @@ mod tests {
             Kind::Jsonb,
             Kind::Bytea,
             Kind::Enum,
+            Kind::Inet,
+            Kind::Hstore,
             Kind::Other,
         ]);
-        (plain, any::<bool>()).prop_map(|(kind, array)| match array {
-            true => Kind::Array(Arc::new(kind), b','),
-            false => kind,
+        (plain, 0..4).prop_map(|(kind, outer)| match outer {
+            0 => kind,
+            1 => Kind::Array(Arc::new(kind), b','),
+            2 => Kind::Range(Arc::new(kind)),
+            _ => Kind::Multirange(Arc::new(kind)),
         })
     }
 

@@ -283,6 +283,8 @@ pub async fn type_facts(session: &Session, oids: &[u32]) -> Result<Vec<TypeFacts
                 base_oid: field(row, "base")?,
                 element_oid: field(row, "element")?,
                 delimiter: ascii(row, "delimiter")?,
+                subtype_oid: field(row, "subtype")?,
+                is_hstore: field(row, "is_hstore")?,
             })
         })
         .collect()
