@@ -17,6 +17,7 @@ mod refusals_tables;
 mod resync;
 mod schema;
 mod smoke_servers;
+mod values;
 mod vectors;
 mod visibility;
 mod watch;

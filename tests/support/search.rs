@@ -8,6 +8,8 @@ use elasticsearch::auth::Credentials;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::servers::search_node::SearchNode;
@@ -61,6 +63,33 @@ impl Search {
         self.send(Method::Post, path, Some(lines), "application/x-ndjson").await
     }
 
+    /// The `_source` of what a search finds, to the letter, by id: what `serde_json` reads is not always
+    /// what was written. At most one page.
+    pub async fn sources(&self, index: &str, query: Value) -> Result<BTreeMap<String, String>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            hits: Hits,
+        }
+        #[derive(Deserialize)]
+        struct Hits {
+            hits: Vec<Hit>,
+        }
+        #[derive(Deserialize)]
+        struct Hit {
+            _id: String,
+            _source: Box<RawValue>,
+        }
+        self.refresh(index).await?;
+        let path = format!("/{index}/_search");
+        let body = json!({"size": PAGE, "query": query}).to_string();
+        let (status, text) =
+            self.send_for_text(Method::Post, &path, Some(body), "application/json").await?;
+        ensure!(status == 200, "\"{path}\" answered {status}: {text}");
+        let hits = serde_json::from_str::<Answer>(&text)?.hits.hits;
+        ensure!(hits.len() < PAGE as usize, "more than a page");
+        Ok(hits.into_iter().map(|hit| (hit._id, hit._source.get().to_owned())).collect())
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -68,6 +97,17 @@ impl Search {
         body: Option<String>,
         content_type: &'static str,
     ) -> Result<(u16, Value)> {
+        let (status, text) = self.send_for_text(method, path, body, content_type).await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+
+    async fn send_for_text(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        content_type: &'static str,
+    ) -> Result<(u16, String)> {
         let mut headers = HeaderMap::new();
         // The client's own media types name a version of Elasticsearch, which OpenSearch refuses.
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -78,8 +118,7 @@ impl Search {
             .await
             .with_context(|| format!("no answer to \"{path}\""))?;
         let status = response.status_code().as_u16();
-        let text = response.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+        Ok((status, response.text().await?))
     }
 
     /// Sends a request that must succeed.
