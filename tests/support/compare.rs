@@ -77,12 +77,16 @@ pub async fn differences(
         match found.get(id) {
             None => differences.push(format!("missing {id}: {source}")),
             Some(document) if document.source != *source => {
-                differences.push(format!("{id}: expected {source}, found {}", document.source));
+                let (version, found) = (document.version, &document.source);
+                differences
+                    .push(format!("{id}: expected {source}, found version {version}, {found}"));
             }
             Some(_) => {}
         }
     }
     let extra = found.iter().filter(|(id, _)| !expected.contains_key(*id));
-    differences.extend(extra.map(|(id, document)| format!("orphan {id}: {}", document.source)));
+    differences.extend(extra.map(|(id, document)| {
+        format!("orphan {id}: version {}, {}", document.version, document.source)
+    }));
     Ok(differences)
 }

@@ -72,18 +72,8 @@ async fn each_part_during_200_000_mixed_changes() -> Result<()> {
     scene.supervise("")?;
     scene.watch(&load);
     use Victim::{Elasticsearch, Postgres, PostgresPolitely, Waldex};
-    let mut victims = vec![
-        Waldex,
-        Waldex,
-        Waldex,
-        Waldex,
-        Postgres,
-        Postgres,
-        Postgres,
-        PostgresPolitely,
-        Elasticsearch,
-        Elasticsearch,
-    ];
+    let mut victims = [Waldex; 3].to_vec();
+    victims.extend([Postgres, Postgres, PostgresPolitely, Elasticsearch, Elasticsearch]);
     victims.shuffle(&mut random);
     let step = amount.changes / u64::try_from(victims.len())?;
     for (number, victim) in victims.iter().enumerate() {
