@@ -46,7 +46,8 @@ pub struct State {
     pub durable_lsn: Lsn,
     /// When the source stood at `durable_lsn`, microseconds since 2000-01-01 UTC.
     pub durable_as_of_micros: Option<i64>,
-    /// Commit of the newest transaction of which anything may be in the indices, beyond `durable_lsn` too.
+    /// A position in the commit of the newest transaction of which anything may be in the indices, beyond
+    /// `durable_lsn` too.
     /// None while a stream runs, and after one that did not end in good order.
     #[serde(default, with = "lsn_text_option")]
     pub written_lsn: Option<Lsn>,

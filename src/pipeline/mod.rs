@@ -205,6 +205,12 @@ struct OpenTransaction {
     xid: u32,
 }
 
+impl OpenTransaction {
+    fn inside_commit(self) -> Lsn {
+        Lsn::new(self.commit_lsn.get().saturating_add(1))
+    }
+}
+
 /// What a pipeline is made for.
 #[derive(Debug)]
 pub struct Plan {
@@ -304,7 +310,8 @@ impl Pipeline {
         self.received
     }
 
-    /// Commit of the newest transaction of which anything may have been written, whole or not.
+    /// A position in the commit record of the newest transaction of which anything may have been written, whole
+    /// or not: a log that ends before it lacks the transaction, also one that ends where the record begins.
     pub fn written(&self) -> Lsn {
         self.written
     }
@@ -444,7 +451,7 @@ impl Pipeline {
             }
         }
         self.counters.rows += 1;
-        self.written = self.written.max(transaction.commit_lsn);
+        self.written = self.written.max(transaction.inside_commit());
         let scratch = &mut self.scratch;
         target.write_key(&fields, scratch)?;
         if let Some(old) = old {
@@ -492,7 +499,7 @@ impl Pipeline {
         if target.holds(transaction) {
             return Ok(None);
         }
-        self.written = self.written.max(transaction.commit_lsn);
+        self.written = self.written.max(transaction.inside_commit());
         let row = target.arrange_old(row::old_row(old)?);
         target.write_key(&row, &mut self.scratch)?;
         let write = Write::delete(&self.scratch.key, transaction.version);
@@ -514,7 +521,7 @@ impl Pipeline {
         if write_aliases.is_empty() {
             return Ok(None);
         }
-        self.written = self.written.max(transaction.commit_lsn);
+        self.written = self.written.max(transaction.inside_commit());
         self.stalled = Some(Stalled::Truncate);
         Ok(Some(Work::Truncate(Truncate { write_aliases, version: transaction.version })))
     }

@@ -65,9 +65,7 @@ impl From<waldex::pipeline::PipelineError> for Stop {
 pub(crate) fn live(world: &mut World) -> Result<Ended, Violation> {
     world.begin_life();
     establish(world);
-    let State { durable, is_settled, .. } = *state(world);
-    world.written = is_settled.then_some(durable);
-    state(world).is_settled = false;
+    world.written = state(world).written.take();
     loop {
         let ended = match connection(world) {
             Ok(ended) | Err(Stop::Ended(ended)) => ended,
@@ -108,7 +106,7 @@ pub(crate) fn resync(world: &mut World) {
     let entry = |table| (table, TableState { generation: generation(table), loaded: None });
     let tables = World::tables().map(entry).collect();
     world.state =
-        Some(State { timeline: world.source.timeline, durable, is_settled: true, tables });
+        Some(State { timeline: world.source.timeline, durable, written: Some(durable), tables });
     world.was_tampered_with = false;
     create_indices(world);
 }

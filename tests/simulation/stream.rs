@@ -106,10 +106,8 @@ impl<'w> Stream<'w> {
             self.world.count("keepalive inside a transaction");
             self.believed = self.believed.max(wal_end);
         }
-        if !self.pipeline.is_drained() {
-            let up_to = self.sender.writes_up_to();
-            self.world.written = self.world.written.map(|written| written.max(up_to));
-        }
+        let up_to = self.pipeline.written().get();
+        self.world.written = self.world.written.map(|written| written.max(up_to));
         check_budget(&self.pipeline)?;
         self.waiting = match work {
             None => None,
@@ -283,14 +281,15 @@ impl<'w> Stream<'w> {
             self.requests.take(&mut self.pipeline, self.world);
             self.answer_one()?;
         }
+        let is_over = self.pipeline.requests_in_flight() == 0;
         self.requests.abandon(self.world);
         // The document, then the status.
         let durable = mutants::durable(self);
         self.write_state(durable);
-        let is_whole = self.pipeline.is_drained() && !self.pipeline.in_transaction();
-        let written = self.world.written.unwrap_or(u64::MAX);
         let state = self.world.state.as_mut().expect("established");
-        state.is_settled = is_whole && state.durable >= written;
+        if is_over {
+            state.written = self.world.written.map(|written| written.max(state.durable));
+        }
         self.confirm(self.recorded)?;
         Ok(Ended::Stopped)
     }

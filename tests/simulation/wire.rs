@@ -58,11 +58,6 @@ impl Sender {
         self.idle.contains(&lsn) || sent.rev().any(|transaction| transaction.end_lsn == lsn)
     }
 
-    /// A position that the transaction being sent lies below on any timeline that has it.
-    pub(crate) fn writes_up_to(&self) -> u64 {
-        self.transaction_commit + 1
-    }
-
     /// Whether everything committed was sent.
     pub(crate) fn is_idle(&self, source: &Source) -> bool {
         self.queue.is_empty() && self.next == source.transactions.len()

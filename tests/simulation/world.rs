@@ -37,8 +37,9 @@ pub(crate) fn letter_id(alias: &str, id: &str) -> String {
 pub(crate) struct State {
     pub(crate) timeline: u32,
     pub(crate) durable: u64,
-    /// Nothing beyond `durable` was written: the last process ended with everything recorded.
-    pub(crate) is_settled: bool,
+    /// Up to where anything was written, beyond `durable` too; none while a process lives, or after one that
+    /// did not end in good order.
+    pub(crate) written: Option<u64>,
     pub(crate) tables: BTreeMap<Shape, TableState>,
 }
 
@@ -90,8 +91,7 @@ pub(crate) struct World {
     /// A refused document stops the run; else it becomes a dead letter.
     pub(crate) halts_on_rejected: bool,
     life: u32,
-    /// Up to which commit this process knows the indices to hold changes at most; none if one before it may
-    /// have written more than it recorded.
+    /// The same, as this process knows it.
     pub(crate) written: Option<u64>,
     /// What this life of the process knows of its unanswered requests.
     unanswered: Unanswered,
@@ -348,6 +348,14 @@ impl World {
                     let now = self.cluster.now;
                     self.cluster = backup.cluster;
                     self.cluster.now = now;
+                    for (table, entry) in &backup.state.tables {
+                        let (alias, index) =
+                            (table.alias(entry.generation), table.index(entry.generation));
+                        if self.cluster.index(&index).is_some() {
+                            self.cluster.restore_alias(&alias, &index);
+                        }
+                    }
+                    self.aliases_gone.clear();
                     self.state = Some(backup.state);
                     self.was_tampered_with = true;
                 }
@@ -361,9 +369,11 @@ impl World {
 
     /// A standby without the end of the log takes over, with the slot as it was synced, or without it.
     pub(crate) fn fail_over(&mut self) {
-        let ends = self.source.transactions.iter().map(|transaction| transaction.end_lsn);
+        // Between transactions, or just before a commit.
+        let newest = self.source.transactions.iter().rev().take(4);
+        let places = newest.flat_map(|it| [it.commit_lsn, it.end_lsn]);
         let end = self.source.wal_end;
-        let mut candidates: Vec<u64> = ends.rev().take(4).chain([end, end]).collect();
+        let mut candidates: Vec<u64> = places.chain([end, end, end]).collect();
         candidates.retain(|&switch| switch >= self.source.begun_at());
         let switch = candidates[self.random.random_range(0..candidates.len())];
         let confirmed = self.source.slot.map_or(0, |slot| slot.confirmed).min(switch);
