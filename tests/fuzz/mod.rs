@@ -10,6 +10,7 @@ mod answers;
 mod configuration;
 mod received;
 mod state;
+mod values;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
