@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::tables::PlannedTable;
+use crate::pgoutput::relation::Column;
 
 /// The definition that a generation was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,13 @@ pub struct TableSource {
     pub key: Vec<String>,
     /// The derived mapping of each field, as JSON.
     pub fields: BTreeMap<String, String>,
+    /// Type OID and modifier of each column; none in a state that is older than this field.
+    #[serde(default)]
+    pub types: BTreeMap<String, (u32, i32)>,
 }
+
+/// `text` and `varchar`: a change between them, or of a length, leaves every value's text as it was.
+const PLAIN_TEXT_OIDS: [u32; 2] = [25, 1043];
 
 impl TableSource {
     /// Of a table as it is planned now.
@@ -32,8 +39,13 @@ impl TableSource {
             membership_oid: table.published.membership_oid,
             key: table.key(),
             fields: table.fields.clone(),
+            types: table.published.relation.columns.iter().map(typed).collect(),
         }
     }
+}
+
+fn typed(column: &Column) -> (String, (u32, i32)) {
+    (column.name.clone(), (column.type_oid, column.type_modifier))
 }
 
 /// What has become of a definition.
@@ -69,6 +81,17 @@ pub(crate) fn difference(before: &TableSource, now: &TableSource) -> Difference 
     if before.fields.iter().any(is_retyped) {
         return Difference::Remade("a column has another type, which is mapped otherwise");
     }
+    let is_rewritten = |(name, &(oid, modifier)): (&String, &(u32, i32))| {
+        now.types.get(name).is_some_and(|&(oid_now, modifier_now)| {
+            let is_plain = [oid, oid_now].iter().all(|oid| PLAIN_TEXT_OIDS.contains(oid));
+            (oid, modifier) != (oid_now, modifier_now) && !is_plain
+        })
+    };
+    if before.types.iter().any(is_rewritten) {
+        return Difference::Remade(
+            "a column has another type, and its values may be written otherwise",
+        );
+    }
     let lacking = |from: &TableSource, of: &TableSource| -> Vec<String> {
         from.fields.keys().filter(|name| !of.fields.contains_key(*name)).cloned().collect()
     };
@@ -91,6 +114,7 @@ mod tests {
             membership_oid: 8,
             key: key.iter().map(text).collect(),
             fields: fields.iter().map(|(name, kind)| (text(name), text(kind))).collect(),
+            types: BTreeMap::new(),
         }
     }
 
@@ -101,6 +125,26 @@ mod tests {
         let now = source(&["id"], &[("id", "long"), ("new", "text")]);
         let (added, removed) = (vec!["new".to_owned()], vec!["old".to_owned()]);
         assert_eq!(difference(&before, &now), Difference::Fields { added, removed });
+    }
+
+    #[test]
+    fn a_type_that_prints_otherwise_is_another_generation_and_a_longer_text_is_not() {
+        let with = |oid, modifier| TableSource {
+            types: BTreeMap::from([("v".to_owned(), (oid, modifier))]),
+            ..source(&["id"], &[("v", "same")])
+        };
+        let [numeric, bpchar, varchar, text] = [1700, 1042, 1043, 25];
+        assert_eq!(difference(&with(varchar, 14), &with(varchar, 24)), Difference::None);
+        assert_eq!(difference(&with(varchar, 14), &with(text, -1)), Difference::None);
+        let none_known = source(&["id"], &[("v", "same")]);
+        assert_eq!(difference(&none_known, &with(numeric, 7)), Difference::None);
+        for (before, now) in [
+            (with(numeric, 655_366), with(numeric, 786_440)),
+            (with(bpchar, 7), with(bpchar, 9)),
+            (with(varchar, 14), with(bpchar, 14)),
+        ] {
+            assert!(matches!(difference(&before, &now), Difference::Remade(_)));
+        }
     }
 
     #[test]

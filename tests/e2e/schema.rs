@@ -106,6 +106,13 @@ async fn another_type_is_another_generation() -> Result<()> {
     remade("column_retyped", change, &["id", "n", "v"], "id").await
 }
 
+/// Mapped alike, and every value is rewritten without a row in the stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_scale_of_a_type_is_another_generation() -> Result<()> {
+    let change = "alter table t alter column v type char(9)";
+    remade("column_repadded", change, &["id", "n", "v"], "id").await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_key_is_another_generation_without_the_old_ids() -> Result<()> {
     let change =
