@@ -23,7 +23,8 @@
 //! # What always holds
 //!
 //! - **I1** At rest, the indices equal the projection of the published tables.
-//! - **I2** `confirmed_flush` never passes a commit whose every write is confirmed or superseded:
+//! - **I2** `confirmed_flush` never passes a commit with a write that is not confirmed, superseded or in a dead
+//!   letter:
 //!   [`pipeline::DurableLsn`] is made from receipts, a [`bulk::batch::Receipt`] only from a batch whose every
 //!   item the server confirmed, and Postgres is told only an [`elasticsearch::state::RecordedLsn`].
 //! - **I3** `confirmed_flush` never goes back.
@@ -36,7 +37,8 @@
 //! # Where to look
 //!
 //! Shell: [`cli`], [`config`] → [`settings`], [`run`] (life of the process), [`postgres`], [`elasticsearch`].
-//! Core: [`pgoutput`], [`document`], [`bulk`], [`pipeline`]. [`error`] joins and classifies every error.
+//! Core: [`pgoutput`], [`document`], [`bulk`], [`pipeline`], with [`lsn`] and [`visibility`]. [`error`] joins and
+//! classifies every error. Whoever watches reads [`admin`], which shows [`run::vitals`].
 
 pub mod admin;
 pub mod bulk;

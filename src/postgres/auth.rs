@@ -29,6 +29,8 @@ const CODE_SASL_FINAL: u32 = 12;
 pub(super) struct PasswordPolicy {
     pub(super) allows_md5: bool,
     pub(super) allows_cleartext: bool,
+    /// Whether one is configured at all.
+    pub(super) has_password: bool,
 }
 
 impl PasswordPolicy {
@@ -37,6 +39,9 @@ impl PasswordPolicy {
         match code {
             CODE_CLEARTEXT if !self.allows_cleartext => Err(PostgresError::CleartextRefused),
             CODE_MD5 if !self.allows_md5 => Err(PostgresError::Md5Refused),
+            CODE_CLEARTEXT | CODE_MD5 | CODE_SASL if !self.has_password => {
+                Err(PostgresError::PasswordMissing)
+            }
             _ => Ok(()),
         }
     }
@@ -50,6 +55,7 @@ pub(super) async fn authenticate(
     let policy = PasswordPolicy {
         allows_md5: settings.allow_md5,
         allows_cleartext: wire.transport().verified,
+        has_password: settings.password.is_some(),
     };
     let (code, body) = request(wire).await?;
     policy.check(code)?;
@@ -156,10 +162,21 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_given_to_whoever_asks() {
-        let strict = PasswordPolicy { allows_md5: false, allows_cleartext: false };
+        let strict =
+            PasswordPolicy { allows_md5: false, allows_cleartext: false, has_password: true };
         assert!(matches!(strict.check(CODE_CLEARTEXT), Err(PostgresError::CleartextRefused)));
         assert!(matches!(strict.check(CODE_MD5), Err(PostgresError::Md5Refused)));
-        let lax = PasswordPolicy { allows_md5: true, allows_cleartext: true };
+        let lax = PasswordPolicy { allows_md5: true, allows_cleartext: true, has_password: true };
         assert!(lax.check(CODE_CLEARTEXT).is_ok() && lax.check(CODE_MD5).is_ok());
+    }
+
+    #[test]
+    fn a_password_that_is_asked_for_and_not_configured_is_named() {
+        let without =
+            PasswordPolicy { allows_md5: true, allows_cleartext: true, has_password: false };
+        for code in [CODE_CLEARTEXT, CODE_MD5, CODE_SASL] {
+            assert!(matches!(without.check(code), Err(PostgresError::PasswordMissing)));
+        }
+        assert!(without.check(CODE_OK).is_ok());
     }
 }

@@ -228,7 +228,7 @@ impl PostgresError {
             Self::PasswordMissing => "set postgres.password_file or WALDEX_POSTGRES_PASSWORD",
             Self::Md5Refused => {
                 "set password_encryption = 'scram-sha-256', set the role's password again, and use \
-                 scram-sha-256 in pg_hba.conf; or add allow_md5=true to postgres.url"
+                 scram-sha-256 in pg_hba.conf; or set postgres.allow_md5: true (--allow-md5)"
             }
             Self::CleartextRefused => {
                 "use scram-sha-256 in pg_hba.conf, or sslmode=verify-full in postgres.url"

@@ -86,6 +86,7 @@ impl Session {
             let policy = PasswordPolicy {
                 allows_md5: settings.allow_md5,
                 allows_cleartext: transport.verified,
+                has_password: settings.password.is_some(),
             };
             let connector = Established { end_point: transport.end_point.clone() };
             let guarded = Guarded { transport, policy, seen: Vec::new(), end_point: None };
