@@ -12,6 +12,7 @@ mod lane;
 mod layout;
 mod row;
 mod target;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use frontier::DurableLsn;
 pub use lane::{BatchLimits, LaneId};
 pub use row::BinaryColumn;
 pub use target::TablePlan;
+pub use work::{Reselect, Truncate, Work};
 
 use crate::bulk::answer::Action;
 use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
@@ -79,48 +81,6 @@ pub struct Limits {
     pub batch: BatchLimits,
     /// Bytes between decode and confirmation; reading stops above it, so one frame may exceed it.
     pub memory_budget_bytes: usize,
-}
-
-/// What only the outside world can do, before the stream goes on.
-#[derive(Debug)]
-pub enum Work {
-    /// Select columns again by key; answer with [`Pipeline::reselected`].
-    Reselect(Reselect),
-    /// Remove every document of these tables, once [`Pipeline::is_drained`]; then [`Pipeline::truncated`].
-    Truncate(Truncate),
-    /// The table is not as it was planned: nothing goes on here. Plan again, and start from what is confirmed.
-    Replan(String),
-}
-
-/// Unchanged TOAST columns of one row.
-#[derive(Clone)]
-pub struct Reselect {
-    /// The table.
-    pub relation: Relation,
-    /// Text of each key column of the new row.
-    pub key: Vec<Vec<u8>>,
-    /// Names of the columns to select.
-    pub columns: Vec<String>,
-    /// Transaction of the change: "no such row" counts only once it is visible.
-    pub xid: u32,
-}
-
-impl std::fmt::Debug for Reselect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reselect")
-            .field("table", &self.relation.name)
-            .field("columns", &self.columns)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Tables emptied by one TRUNCATE.
-#[derive(Clone, Debug)]
-pub struct Truncate {
-    /// Write aliases whose documents go.
-    pub write_aliases: Vec<String>,
-    /// Version of the deletes.
-    pub version: i64,
 }
 
 /// The stream or its configuration is not what it must be; nothing is lost, the slot stays where it is.
