@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -182,7 +183,8 @@ pub fn install<S: AsRef<OsStr>>(packages: &[S]) -> Result<()> {
     Ok(())
 }
 
-/// Tells whoever watches what is going on.
+/// Tells whoever watches what is going on, past the test runner, which would keep it to itself: which servers
+/// were used belongs to a result.
 pub fn say(what: &str) {
-    eprintln!("servers: {what}");
+    let _ = writeln!(std::io::stderr().lock(), "servers: {what}");
 }
