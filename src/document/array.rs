@@ -2,6 +2,7 @@
 //!
 //! Bounds are dropped: JSON arrays have none. Elasticsearch flattens nested arrays when it indexes them.
 
+use super::quoted::{InnerQuote, take_quoted};
 use super::types::Kind;
 use super::value::write_value;
 
@@ -60,21 +61,7 @@ impl Parser<'_> {
     }
 
     fn quoted(&mut self, out: &mut Vec<u8>) -> Option<()> {
-        self.take(b'"')?;
-        let mut text = Vec::new();
-        loop {
-            let (&byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            match byte {
-                b'"' => break,
-                b'\\' => {
-                    let (&escaped, rest) = self.rest.split_first()?;
-                    text.push(escaped);
-                    self.rest = rest;
-                }
-                byte => text.push(byte),
-            }
-        }
+        let text = take_quoted(&mut self.rest, InnerQuote::Escaped)?;
         write_value(self.element, &text, out);
         Some(())
     }

@@ -2,6 +2,7 @@
 
 use super::json::write_string;
 use super::json_text::KEY_BYTES_MAX;
+use super::quoted::{InnerQuote, take_quoted};
 
 /// Appends the object; `false`, with nothing written, if it is not one or has a key that is too long.
 pub(super) fn write_hstore(text: &[u8], out: &mut Vec<u8>) -> bool {
@@ -48,21 +49,7 @@ impl Parser<'_> {
     }
 
     fn quoted(&mut self) -> Option<Vec<u8>> {
-        self.take(b"\"")?;
-        let mut text = Vec::new();
-        loop {
-            let (&byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            match byte {
-                b'"' => return Some(text),
-                b'\\' => {
-                    let (&escaped, rest) = self.rest.split_first()?;
-                    text.push(escaped);
-                    self.rest = rest;
-                }
-                byte => text.push(byte),
-            }
-        }
+        take_quoted(&mut self.rest, InnerQuote::Escaped)
     }
 }
 

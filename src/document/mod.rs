@@ -22,6 +22,7 @@ pub mod json;
 mod json_text;
 pub mod mapping;
 pub mod projection;
+mod quoted;
 mod range;
 pub mod template;
 pub mod types;

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::json::write_string;
+use super::quoted::{InnerQuote, take_quoted};
 use super::types::Kind;
 use super::value::write_value;
 
@@ -112,32 +113,16 @@ impl<'a> Parser<'a> {
     fn bound(&mut self) -> Option<Option<Cow<'a, [u8]>>> {
         match self.rest.first()? {
             b',' | b']' | b')' => return Some(None),
-            b'"' => return self.quoted().map(|text| Some(Cow::Owned(text))),
+            b'"' => {
+                return take_quoted(&mut self.rest, InnerQuote::Doubled)
+                    .map(|text| Some(Cow::Owned(text)));
+            }
             _ => {}
         }
         let ends = |byte: &u8| matches!(byte, b',' | b']' | b')' | b'[' | b'(' | b'"' | b'\\');
         let (text, rest) = self.rest.split_at_checked(self.rest.iter().position(ends)?)?;
         self.rest = rest;
         Some(Some(Cow::Borrowed(text)))
-    }
-
-    /// What stands in quotes, in which `""` and `\\` are one character each.
-    fn quoted(&mut self) -> Option<Vec<u8>> {
-        self.take(b'"')?;
-        let mut text = Vec::new();
-        loop {
-            let (&byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            match byte {
-                b'"' if self.take(b'"').is_none() => return Some(text),
-                b'\\' => {
-                    let (&escaped, rest) = self.rest.split_first()?;
-                    text.push(escaped);
-                    self.rest = rest;
-                }
-                byte => text.push(byte),
-            }
-        }
     }
 }
 
