@@ -394,7 +394,7 @@ impl Pipeline {
             return Ok(None);
         }
         let row = row::resolve(new, old, |column| target.uses(column))?;
-        let (mut fields, missing) = target.arrange(row.fields, &row.missing);
+        let (mut fields, missing) = target.arrange(row.fields, row.missing);
         match (missing.is_empty(), reselected) {
             (true, _) => {}
             (false, Some(values)) => {

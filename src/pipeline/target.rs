@@ -114,9 +114,12 @@ impl Target {
     pub(super) fn arrange<'a>(
         &self,
         row: Vec<Field<'a>>,
-        missing: &[usize],
+        missing: Vec<usize>,
     ) -> (Vec<Field<'a>>, Vec<usize>) {
-        let sent = missing.iter().filter_map(|&column| self.layout.planned(column));
+        if self.layout.is_identical() {
+            return (row, missing);
+        }
+        let sent = missing.into_iter().filter_map(|column| self.layout.planned(column));
         let unsent = self.layout.unstreamed().filter(|&column| self.plan.projection.uses(column));
         (self.layout.arrange(row), sent.chain(unsent).collect())
     }
