@@ -9,14 +9,10 @@ use crate::error::{Discontinuity, Error};
 use crate::lsn::Lsn;
 use crate::postgres::catalog;
 use crate::postgres::session::{Purpose, Session};
-use crate::postgres::slot::{self, SlotFacts};
+use crate::postgres::slot::SlotFacts;
 use crate::run::continuity::{self, Source};
-use crate::run::start;
-use crate::run::tables;
+use crate::run::{seconds_since, start, tables};
 use crate::settings::Settings;
-
-/// Microseconds from 1970 to 2000, from which Postgres counts.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// Prints the status as text or as one JSON object.
 ///
@@ -29,15 +25,15 @@ pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Err
     let state = store.read().await?;
     let flush_lsn = catalog::flush_lsn(&session).await?;
     let source = start::look_at_source(&session, &settings.postgres).await?;
-    let slot = slot::inspect(&session, &settings.postgres.slot).await?;
+    let slot = source.slot.as_ref();
     let proof = proof(settings, &session, &client, state.as_ref(), &source).await?;
     let (word, reason) = match (&proof, &state) {
         (Some(gap), _) => ("needs_resync", Some(gap.to_string())),
         (None, None) => ("not_started", None),
-        (None, Some(state)) => (running_word(state, slot.as_ref()), None),
+        (None, Some(state)) => (running_word(state, slot), None),
     };
     let oldest = catalog::oldest_transaction(&session).await?;
-    let mut report = report(settings, word, reason, flush_lsn, state.as_ref(), slot.as_ref());
+    let mut report = report(settings, word, reason, flush_lsn, state.as_ref(), slot);
     if let Some(report) = report.as_object_mut() {
         let letters = dead_letter::list(&client, &settings.postgres.slot).await?;
         let oldest = oldest.map(|oldest| json!({"who": oldest.who, "seconds": oldest.seconds}));
@@ -122,14 +118,11 @@ fn report(
 
 /// Seconds since the source stood where the indices stand; 0 when it stands there still. WAL of others
 /// counts until the server says that there was nothing for us in it.
-fn lag_seconds(state: &State, lag_bytes: Option<u64>) -> Option<i64> {
+fn lag_seconds(state: &State, lag_bytes: Option<u64>) -> Option<u64> {
     if lag_bytes == Some(0) {
         return Some(0);
     }
-    let as_of_micros = state.durable_as_of_micros? + POSTGRES_EPOCH_MICROS;
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().ok()?;
-    let now_micros = i64::try_from(now.as_micros()).ok()?;
-    Some(((now_micros - as_of_micros) / 1_000_000).max(0))
+    state.durable_as_of_micros.map(seconds_since)
 }
 
 fn print_text(report: &Value, indent: usize) {

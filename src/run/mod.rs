@@ -538,8 +538,17 @@ enum Loads {
     Stopped,
 }
 
-/// Microseconds since 2000-01-01 UTC, as the protocol wants them; only shown by the server.
+/// From 1970 to 2000, from which Postgres counts.
+const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
+
+/// Microseconds since 2000-01-01 UTC, as the protocol wants them and as commits are dated.
 fn postgres_now_micros() -> i64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.saturating_sub(progress::POSTGRES_EPOCH).as_micros()).unwrap_or(0)
+    i64::try_from(since.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or(0)
+}
+
+/// Seconds since a time of Postgres, in microseconds since 2000-01-01 UTC; 0 if it is still to come.
+pub(crate) fn seconds_since(micros: i64) -> u64 {
+    let micros = postgres_now_micros().saturating_sub(micros);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs()
 }

@@ -1,12 +1,13 @@
 //! What the log says while waldex runs: one line every ten seconds, and one for each change of state. The same
 //! goes to the admin server as [`Vitals`].
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::seconds_since;
 use super::source_watch::warn_of;
 use super::vitals::{Movement, SourceVitals, State, Vitals};
 use crate::bulk::obstacle::Cause;
@@ -18,9 +19,6 @@ use crate::pipeline::{Counters, LaneId, Pipeline};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Between two warnings of the source.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
-
-/// From 1970 to 2000, from which Postgres counts.
-pub(crate) const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// Remembers what was last said.
 pub(crate) struct Progress {
@@ -206,7 +204,7 @@ impl Progress {
         vitals.durable = durable.lsn();
         vitals.confirmed = confirmed;
         let is_behind = !pipeline.is_drained() || pipeline.in_transaction();
-        let age = durable.commit_time_micros().filter(|_| is_behind).map(age_seconds);
+        let age = durable.commit_time_micros().filter(|_| is_behind).map(seconds_since);
         vitals.lag_seconds = age.unwrap_or(0);
     }
 
@@ -233,12 +231,4 @@ impl Progress {
         self.said_at = Instant::now();
         self.rows_said = counters.rows;
     }
-}
-
-/// Seconds since a commit, by its time in microseconds since 2000-01-01 UTC.
-fn age_seconds(commit_time_micros: i64) -> u64 {
-    let since_2000 =
-        SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(POSTGRES_EPOCH);
-    let committed = Duration::from_micros(u64::try_from(commit_time_micros).unwrap_or(0));
-    since_2000.saturating_sub(committed).as_secs()
 }
