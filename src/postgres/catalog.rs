@@ -45,6 +45,19 @@ pub struct PublicationFacts {
     pub all_tables: bool,
 }
 
+impl PublicationFacts {
+    /// The operations it does not publish, by their names in SQL.
+    pub fn left_out(self) -> Vec<&'static str> {
+        let operations = [
+            (self.insert, "insert"),
+            (self.update, "update"),
+            (self.delete, "delete"),
+            (self.truncate, "truncate"),
+        ];
+        operations.iter().filter(|(is, _)| !is).map(|(_, operation)| *operation).collect()
+    }
+}
+
 /// What a relation is, of the kinds that can be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelationKind {

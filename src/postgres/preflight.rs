@@ -190,13 +190,7 @@ fn missing_publication(name: &str, tables: &[TableSettings]) -> Problem {
 }
 
 fn publication_problem(name: &str, facts: PublicationFacts) -> Option<Problem> {
-    let parts = [
-        (facts.insert, "insert"),
-        (facts.update, "update"),
-        (facts.delete, "delete"),
-        (facts.truncate, "truncate"),
-    ];
-    let missing: Vec<&str> = parts.iter().filter(|(is, _)| !is).map(|(_, what)| *what).collect();
+    let missing = facts.left_out();
     let quoted = identifier(name);
     (!missing.is_empty()).then(|| {
         Problem::new(

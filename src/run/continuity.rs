@@ -134,11 +134,7 @@ fn prove_slot(
     slot: Option<&SlotFacts>,
     slot_name: &str,
 ) -> Result<(), Discontinuity> {
-    let slot_name = slot_name.to_owned();
-    let Some(slot) = slot else { return Err(Discontinuity::SlotGone { slot: slot_name }) };
-    if let Some(reason) = slot.lost_because() {
-        return Err(Discontinuity::SlotLost { slot: slot_name, reason });
-    }
+    let slot = prove_kept(slot, slot_name)?;
     match slot.confirmed_flush {
         Some(slot_lsn) if slot_lsn > state.durable_lsn => {
             Err(Discontinuity::Gap { slot_lsn, state_lsn: state.durable_lsn })
@@ -147,8 +143,21 @@ fn prove_slot(
         // The state was written after the slot was complete, so this is another one.
         None => {
             let reason = "it was made anew, and is not complete".to_owned();
-            Err(Discontinuity::SlotLost { slot: slot_name, reason })
+            Err(Discontinuity::SlotLost { slot: slot_name.to_owned(), reason })
         }
+    }
+}
+
+/// Whether the slot is there, with the WAL it needs.
+pub(crate) fn prove_kept<'a>(
+    slot: Option<&'a SlotFacts>,
+    slot_name: &str,
+) -> Result<&'a SlotFacts, Discontinuity> {
+    let named = || slot_name.to_owned();
+    let slot = slot.ok_or_else(|| Discontinuity::SlotGone { slot: named() })?;
+    match slot.lost_because() {
+        Some(reason) => Err(Discontinuity::SlotLost { slot: named(), reason }),
+        None => Ok(slot),
     }
 }
 

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
+use super::continuity;
 use super::tables::Plan;
 use super::vitals::SourceVitals;
-use crate::error::{Discontinuity, Error};
-use crate::pgoutput::relation::Relation;
+use crate::error::Error;
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::{self, PublicationFacts, PublishedTable};
 use crate::postgres::session::{Purpose, Session};
@@ -78,19 +78,16 @@ impl Drop for Watch {
 
 /// What the plan took from the catalog.
 struct Planned {
-    /// By schema and name: the table's and its membership's OID, its columns.
-    tables: BTreeMap<(String, String), (u32, u32, Relation)>,
+    /// By schema and name.
+    tables: BTreeMap<(String, String), PublishedTable>,
     takes_new_tables: bool,
 }
 
 impl Planned {
     fn of(plan: &Plan) -> Self {
-        let entry = |table: &super::tables::PlannedTable| {
-            let (published, relation) = (&table.published, table.published.relation.clone());
-            (name_of(published), (relation.oid, published.membership_oid, relation))
-        };
+        let published = plan.tables.iter().map(|table| table.published.clone());
         Self {
-            tables: plan.tables.iter().map(entry).collect(),
+            tables: published.map(|table| (name_of(&table), table)).collect(),
             takes_new_tables: plan.takes_new_tables,
         }
     }
@@ -101,20 +98,19 @@ impl Planned {
         publication: Option<PublicationFacts>,
         published: &[PublishedTable],
     ) -> Option<String> {
-        let is_whole = publication
-            .is_some_and(|facts| facts.insert && facts.update && facts.delete && facts.truncate);
-        if !is_whole {
+        if publication.is_none_or(|facts| !facts.left_out().is_empty()) {
             return Some("the publication is gone or publishes less".to_owned());
         }
-        for (name, (oid, membership, relation)) in &self.tables {
+        for (name, planned) in &self.tables {
             let shown = || format!("{}.{}", name.0, name.1);
             let Some(table) = published.iter().find(|table| name_of(table) == *name) else {
                 return Some(format!("{} left the publication", shown()));
             };
-            if table.relation.oid != *oid || table.membership_oid != *membership {
+            let oids = |table: &PublishedTable| (table.relation.oid, table.membership_oid);
+            if oids(table) != oids(planned) {
                 return Some(format!("{} came back to the publication", shown()));
             }
-            if table.relation.columns != relation.columns {
+            if table.relation.columns != planned.relation.columns {
                 return Some(format!("{} has other columns", shown()));
             }
         }
@@ -165,10 +161,11 @@ impl Looker {
         let session = kept.insert(session);
         let (slot_name, publication) = (&self.settings.slot, &self.settings.publication);
         let slot = slot::inspect(session, slot_name).await?;
-        if let Some(lost) = lost(slot.as_ref(), slot_name) {
-            return Ok(vec![Finding::Definite(Error::NeedsResync(lost))]);
-        }
-        if self.is_synchronous(session, slot.as_ref()).await? {
+        let slot = match continuity::prove_kept(slot.as_ref(), slot_name) {
+            Ok(slot) => slot,
+            Err(lost) => return Ok(vec![Finding::Definite(Error::NeedsResync(lost))]),
+        };
+        if self.is_synchronous(session, slot).await? {
             return Ok(vec![Finding::Definite(Error::SynchronousStandby)]);
         }
         let mut findings = Vec::new();
@@ -178,14 +175,11 @@ impl Looker {
             None => Vec::new(),
         };
         findings.extend(self.planned.difference(facts, &published).map(Finding::Outplanned));
-        if let Some(slot) = slot {
-            let oldest = catalog::oldest_transaction(session).await?;
-            findings.push(Finding::Source(SourceVitals {
-                retained_wal_bytes: slot.retained_bytes,
-                safe_wal_bytes: slot.safe_wal_bytes,
-                oldest_transaction: oldest,
-            }));
-        }
+        findings.push(Finding::Source(SourceVitals {
+            retained_wal_bytes: slot.retained_bytes,
+            safe_wal_bytes: slot.safe_wal_bytes,
+            oldest_transaction: catalog::oldest_transaction(session).await?,
+        }));
         Ok(findings)
     }
 
@@ -194,25 +188,15 @@ impl Looker {
     async fn is_synchronous(
         &self,
         session: &Session,
-        slot: Option<&SlotFacts>,
+        slot: &SlotFacts,
     ) -> Result<bool, PostgresError> {
-        let Some(pid) = slot.and_then(|slot| slot.active_pid) else { return Ok(false) };
+        let Some(pid) = slot.active_pid else { return Ok(false) };
         match catalog::sync_state(session, pid).await? {
             Some(state) => Ok(state != "async"),
             None => {
                 let names = catalog::synchronous_standby_names(session).await?;
                 Ok(StandbyNames::parse(&names).covers_us())
             }
-        }
-    }
-}
-
-fn lost(slot: Option<&SlotFacts>, name: &str) -> Option<Discontinuity> {
-    let slot_name = name.to_owned();
-    match slot {
-        None => Some(Discontinuity::SlotGone { slot: slot_name }),
-        Some(slot) => {
-            slot.lost_because().map(|reason| Discontinuity::SlotLost { slot: slot_name, reason })
         }
     }
 }
