@@ -156,24 +156,12 @@ mod tests {
     use super::*;
     use crate::document::template::parse_template;
     use crate::document::types::TypeRegistry;
-    use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
+    use crate::pgoutput::relation::Relation;
 
     fn body(table: &TableSettings) -> Result<Value, MappingError> {
         let columns =
             [("id", 20), ("name", 25), ("price", 1700), ("at", 1184), ("tags", 1009), ("j", 3802)];
-        let column = |&(name, type_oid): &(&str, u32)| Column {
-            name: name.to_owned(),
-            type_oid,
-            type_modifier: -1,
-            in_identity: false,
-        };
-        let relation = Relation {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            identity: ReplicaIdentity::Default,
-            columns: columns.iter().map(column).collect(),
-        };
+        let relation = Relation::for_test("t", &columns);
         let key = ["id".to_owned()];
         let types = TypeRegistry::builtin();
         index_body(&Projection::compile(&relation, &key, table, &types).unwrap(), table)

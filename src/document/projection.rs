@@ -363,22 +363,9 @@ fn used_columns(columns: usize, key: &[usize], steps: &[Step]) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::document::template::parse_template;
-    use crate::pgoutput::relation::{Column, ReplicaIdentity};
 
     fn relation(columns: &[(&str, u32)]) -> Relation {
-        let column = |&(name, type_oid): &(&str, u32)| Column {
-            name: name.to_owned(),
-            type_oid,
-            type_modifier: -1,
-            in_identity: false,
-        };
-        Relation {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "users".to_owned(),
-            identity: ReplicaIdentity::Default,
-            columns: columns.iter().map(column).collect(),
-        }
+        Relation::for_test("users", columns)
     }
 
     fn users() -> Relation {

@@ -40,3 +40,23 @@ pub struct Relation {
     /// The published columns, in the order of the tuples.
     pub columns: Vec<Column>,
 }
+
+#[cfg(test)]
+impl Relation {
+    /// A table of the schema `public` with these columns, by name and type OID.
+    pub(crate) fn for_test(name: &str, columns: &[(&str, u32)]) -> Self {
+        let column = |&(name, type_oid): &(&str, u32)| Column {
+            name: name.to_owned(),
+            type_oid,
+            type_modifier: -1,
+            in_identity: false,
+        };
+        Self {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+}

@@ -63,22 +63,9 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pgoutput::relation::{Column, ReplicaIdentity};
 
     fn relation(columns: &[(&str, u32)]) -> Relation {
-        let column = |&(name, type_oid): &(&str, u32)| Column {
-            name: name.to_owned(),
-            type_oid,
-            type_modifier: -1,
-            in_identity: false,
-        };
-        Relation {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            identity: ReplicaIdentity::Default,
-            columns: columns.iter().map(column).collect(),
-        }
+        Relation::for_test("t", columns)
     }
 
     fn texts<'a>(row: &[Field<'a>]) -> Vec<Option<&'a [u8]>> {
