@@ -26,6 +26,8 @@ pub struct Client {
     transport: Transport,
     request_timeout: Duration,
     addresses: String,
+    /// Nodes that are asked in turn.
+    nodes: usize,
     credentials: SearchCredentials,
     /// Where the secret of the credentials came from, if from a file.
     secret_file: Option<PathBuf>,
@@ -137,6 +139,7 @@ impl Client {
             transport,
             request_timeout: settings.request_timeout,
             addresses: addresses.join(", "),
+            nodes: addresses.len(),
             credentials: settings.credentials.clone(),
             secret_file: settings.secret_file.clone(),
         })
@@ -186,7 +189,26 @@ impl Client {
         self.send(Method::Post, "/_bulk", query, Some(body), "application/x-ndjson").await
     }
 
+    /// A node that cannot be reached has not got the request, so the next one is asked at once, as many times
+    /// as there are nodes: what takes several calls in a row would never come through beside a dead one.
     async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+        content_type: &'static str,
+    ) -> Result<Answer, CallError> {
+        for _ in 1..self.nodes {
+            let sent = self.send_once(method, path, query, body.clone(), content_type).await;
+            if !matches!(sent, Err(CallError::NotConnected { .. })) {
+                return sent;
+            }
+        }
+        self.send_once(method, path, query, body, content_type).await
+    }
+
+    async fn send_once(
         &self,
         method: Method,
         path: &str,

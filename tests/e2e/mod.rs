@@ -9,6 +9,7 @@ mod dead_letters_command;
 mod faults;
 mod held;
 mod load;
+mod nodes;
 mod obstacles;
 mod quickstart;
 mod refusals;
