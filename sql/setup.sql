@@ -1,7 +1,7 @@
 -- What waldex needs in the database, with least rights. Each statement can be run again.
 -- Run by: waldex setup, as a superuser (or a role that owns the tables, has CREATEROLE and
 -- REPLICATION). Since: PostgreSQL 14. Statements are separated by blank lines.
--- {…} are filled in, quoted, by src/postgres/setup.rs.
+-- {...} are filled in, quoted, by src/postgres/setup.rs.
 
 -- The role: may log in and replicate, and owns nothing. REPLICATION lets it read all data of the
 -- server through a slot. Give it a password with: \password {role}

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::bulk::obstacle::Cause;
+use crate::elasticsearch::breaker::Circuit;
 use crate::metrics;
 use crate::run::vitals::{State, Vitals};
 
@@ -146,7 +147,8 @@ fn status(vitals: &Vitals) -> String {
         "state": vitals.state.name(),
         "cause": vitals.cause.map(Cause::name),
         "reason": vitals.reason,
-        "circuit_open": vitals.is_circuit_open,
+        "circuit": vitals.circuit.name(),
+        "circuit_open": vitals.circuit != Circuit::Closed,
         "dead_letters": vitals.dead_letters,
         "received_lsn": vitals.received.to_string(),
         "durable_lsn": vitals.durable.to_string(),

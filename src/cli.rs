@@ -27,7 +27,7 @@ pub const EXIT_USAGE: u8 = 64;
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
-    pub common: CommonArgs,
+    pub common: SharedArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -215,7 +215,7 @@ pub struct Rest {
 ///
 /// Not `Debug`-printed anywhere with values: URLs may hold passwords, see the hand-written `Debug`.
 #[derive(Clone, Default, Args)]
-pub struct CommonArgs {
+pub struct SharedArgs {
     /// YAML file with the configuration; without it, flags and variables alone [env: WALDEX_CONFIG]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -306,8 +306,8 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "true|false", help_heading = FLOW,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub dead_letters_keep_document: Option<String>,
-    /// What a lost slot does: stop [env: WALDEX_ON_SLOT_LOST]
-    #[arg(long, global = true, value_name = "stop", help_heading = FLOW)]
+    /// What a lost slot does: stop or rebuild [env: WALDEX_ON_SLOT_LOST]
+    #[arg(long, global = true, value_name = "stop|rebuild", help_heading = FLOW)]
     pub on_slot_lost: Option<String>,
     /// Where /live, /ready, /status and /metrics are served; default 127.0.0.1:9187, none if that is taken
     /// [env: WALDEX_ADMIN_LISTEN]
@@ -325,17 +325,17 @@ const POSTGRES: &str = "PostgreSQL";
 const SEARCH: &str = "Search cluster";
 const FLOW: &str = "Flow and limits";
 
-impl std::fmt::Debug for CommonArgs {
+impl std::fmt::Debug for SharedArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let flags: Vec<&str> = self.given().into_iter().map(|(flag, _)| flag).collect();
-        f.debug_struct("CommonArgs")
+        f.debug_struct("SharedArgs")
             .field("config", &self.config)
             .field("flags", &flags)
             .finish_non_exhaustive()
     }
 }
 
-impl CommonArgs {
+impl SharedArgs {
     /// The settings that were given as flags, with the flag's name.
     pub(crate) fn given(&self) -> Vec<(&'static str, Vec<String>)> {
         let single = [

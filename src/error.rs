@@ -4,16 +4,18 @@
 //! what is waited out and what ends the program. A document that the cluster refuses is an error here
 //! only because this version stops at it.
 
+use std::time::Duration;
+
 use crate::elasticsearch::client::{CallError, ClientError};
 use crate::elasticsearch::dead_letter::LetterError;
 use crate::elasticsearch::index::IndexError;
 use crate::elasticsearch::scan::ScanError;
 use crate::elasticsearch::state::StateError;
 use crate::elasticsearch::writer::WriteError;
+use crate::findings::Problem;
 use crate::lsn::Lsn;
 use crate::pipeline::PipelineError;
 use crate::postgres::PostgresError;
-use crate::postgres::preflight::Problem;
 
 /// Whether to try again or to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,9 +158,33 @@ pub enum Error {
     /// What preflight found.
     #[error("{} problem(s) found before the start", .0.len())]
     Preflight(Vec<Problem>),
+    /// The slot that a start needs; it is not tried again by itself.
+    #[error("cannot create the replication slot: {0}")]
+    SlotNotMade(PostgresError),
+    /// `setup --apply` over a connection that the role it is to make cannot have.
+    #[error("{0}")]
+    SetupLogin(PostgresError),
     /// Something that another process has to end first.
     #[error("waiting: {0}")]
     Busy(String),
+    /// Another waldex has the lease.
+    #[error("the lease on slot \"{slot}\" is held by {holder}")]
+    Held {
+        /// The slot.
+        slot: String,
+        /// Who.
+        holder: String,
+        /// How long it holds from each renewal on.
+        duration: Duration,
+        /// How much longer it holds, if it is not renewed.
+        at_most: Duration,
+    },
+    /// Something that cannot be done while a waldex runs.
+    #[error("nothing was dropped: {holder} runs on this slot")]
+    Alive {
+        /// Who.
+        holder: String,
+    },
     /// The primary's commits wait for this program, and with it for the search cluster.
     #[error(
         "Postgres has made waldex a synchronous standby: every commit would wait for the search cluster"
@@ -206,7 +232,7 @@ impl Error {
         let transient = |yes: bool| if yes { Class::Transient } else { Class::Definite };
         match self {
             Self::Postgres(error) => error.class(),
-            Self::Search(_) | Self::Busy(_) => Class::Transient,
+            Self::Search(_) | Self::Busy(_) | Self::Held { .. } => Class::Transient,
             Self::Index(error) => transient(error.is_transient()),
             Self::State(error) => transient(error.is_transient()),
             Self::Letters(error) => transient(error.is_transient()),
@@ -214,9 +240,12 @@ impl Error {
             | Self::Client(_)
             | Self::Write(_)
             | Self::Configuration { .. }
+            | Self::SlotNotMade(_)
+            | Self::SetupLogin(_)
             | Self::Preflight(_)
             | Self::SynchronousStandby
             | Self::Signals(_)
+            | Self::Alive { .. }
             | Self::NotConfirmed
             | Self::LettersStay(_)
             | Self::Output(_)
@@ -227,7 +256,11 @@ impl Error {
     /// What the operator can do.
     pub fn remedy(&self) -> Option<String> {
         let text = match self {
-            Self::Postgres(error) => return error.remedy(),
+            Self::Postgres(error) | Self::SlotNotMade(error) => return error.remedy(),
+            Self::SetupLogin(_) => {
+                "`waldex setup` prints SQL that makes the role: run that with psql as a superuser, and set its \
+                 password"
+            }
             Self::Write(error) => error.remedy(),
             Self::Configuration { fix, .. } => fix,
             Self::NeedsResync(
@@ -259,6 +292,7 @@ impl Error {
             Self::Pipeline(PipelineError::Projection { .. }) => {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
             }
+            Self::Alive { .. } => "stop it first",
             Self::NotConfirmed => "`waldex teardown --yes` does not ask",
             Self::LettersStay(_) => {
                 "correct the mapping (`waldex run --reload` applies a changed one) or the rows, or give the \
@@ -267,7 +301,10 @@ impl Error {
             Self::SynchronousStandby => {
                 "name the real standbys only in synchronous_standby_names, then SELECT pg_reload_conf()"
             }
-            Self::Busy(_) => {
+            Self::State(StateError::Gone { .. }) => {
+                "`waldex run --reload` begins anew, if the state was not removed for good"
+            }
+            Self::Busy(_) | Self::Held { .. } => {
                 "a second waldex waits here until the first is gone; any other reader needs a slot of its own"
             }
             Self::Pipeline(_)

@@ -48,6 +48,7 @@ pub mod config;
 pub mod document;
 pub mod elasticsearch;
 pub mod error;
+pub mod findings;
 pub mod logging;
 pub mod lsn;
 mod metrics;

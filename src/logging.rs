@@ -15,6 +15,8 @@ pub fn start(settings: LogSettings) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(may_colour && std::io::stderr().is_terminal())
+        // Whoever reads the log may leave; to complain of that would end the process.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Only one log is started in a process; a second start changes nothing.
     let _ = match settings.format {

@@ -1,6 +1,7 @@
 //! The life of the process: command line, log, settings, runtime, command, exit code.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -29,7 +30,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         // A closed pipe is no mistake of the user's.
         let _ = error.print();
     } else {
-        eprint!("{}", cli::usage_text(error));
+        let _ = write!(std::io::stderr(), "{}", cli::usage_text(error));
     }
     ExitCode::from(code)
 }
@@ -63,21 +64,26 @@ struct Usage(String);
 /// The reason comes last, each problem on a line of its own, with what to do.
 fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(Usage(text)) = error.downcast_ref() {
-        eprintln!("{text}");
+        complain(text);
         return ExitCode::from(EXIT_USAGE);
     }
     let Some(error) = error.downcast_ref::<Error>() else {
-        eprintln!("waldex: {error:#}");
+        complain(format_args!("waldex: {error:#}"));
         return ExitCode::from(EXIT_STOPPED);
     };
-    eprintln!("waldex: {error}");
+    complain(format_args!("waldex: {error}"));
     if let Error::Preflight(problems) = error {
         for problem in problems {
-            eprintln!("  {}; fix: {}", problem.what, problem.fix);
+            complain(format_args!("  {}; fix: {}", problem.what, problem.fix));
         }
     }
     if let Some(remedy) = error.remedy() {
-        eprintln!("  {remedy}");
+        complain(format_args!("  {remedy}"));
     }
     ExitCode::from(error.exit_code())
+}
+
+/// A line on stderr; `eprintln!` would panic if nobody reads it any more.
+fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

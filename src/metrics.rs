@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use crate::elasticsearch::breaker::Circuit;
 use crate::run::vitals::{STATES, Vitals};
 
 /// One metric.
@@ -43,7 +44,7 @@ const METRICS: [Metric; 19] = [
         u64::try_from(v.dead_letters).unwrap_or(u64::MAX)
     }),
     gauge("waldex_circuit_open", "1 while requests pause because most of them fail.", |v| {
-        u64::from(v.is_circuit_open)
+        u64::from(v.circuit != Circuit::Closed)
     }),
     counter("waldex_rows_reselected_total", "Rows with values read again (TOAST).", |v| {
         v.counters.reselected

@@ -47,6 +47,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// What becomes of a document that the cluster refuses for good (`on_rejected`).
     pub on_rejected: OnRejected,
+    /// What becomes of a run whose slot is lost (`on_slot_lost`).
+    pub on_slot_lost: OnSlotLost,
     /// Where the admin server listens (`admin.listen`).
     pub admin: AdminSettings,
     /// The configured tables; empty means every table of the publication, under its own name.
@@ -65,6 +67,15 @@ pub enum OnRejected {
         /// With more letters than this the run stops after all (`dead_letters.max`).
         max: usize,
     },
+}
+
+/// What becomes of a run whose slot is gone, lost, or was moved by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnSlotLost {
+    /// It stops and says how everything is loaded again.
+    Stop,
+    /// It loads everything again by itself.
+    Rebuild,
 }
 
 /// Where one Postgres server listens.
@@ -110,6 +121,8 @@ pub struct PostgresSettings {
     pub user: String,
     /// Its password, if any.
     pub password: Option<Secret>,
+    /// The file it was read from, if it was, to be read again at each connect.
+    pub password_file: Option<PathBuf>,
     /// Database name.
     pub database: String,
     /// Whether and how TLS is used.
@@ -219,6 +232,8 @@ pub struct TableSettings {
     pub rename: BTreeMap<String, String>,
     /// Field name → template; a field whose columns are all NULL is null.
     pub computed: BTreeMap<String, Vec<TemplatePart>>,
+    /// The column whose text is the documents' routing.
+    pub routing: Option<String>,
     /// Index settings, as given.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Mappings, merged over those derived from the Postgres types.
@@ -235,6 +250,7 @@ impl TableSettings {
             columns: ColumnChoice::All,
             rename: BTreeMap::new(),
             computed: BTreeMap::new(),
+            routing: None,
             settings: serde_json::Map::new(),
             mappings: serde_json::Map::new(),
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 use url::Url;
 use waldex::cli::Cli;
-use waldex::elasticsearch::state::StateStore;
+use waldex::elasticsearch::store::StateStore;
 use waldex::postgres::setup::setup_statements;
 use waldex::settings::Settings;
 
@@ -166,7 +166,8 @@ impl Scene {
     /// One line for each document that is missing, too many or not as its row says.
     pub(crate) async fn differences(&self) -> Result<Vec<String>> {
         let expectation = Expectation::query(EXPECTED.to_owned());
-        differences(&self.sql, &expectation, &self.search, &self.index).await
+        let found = differences(&self.sql, &expectation, &self.search, &self.index).await?;
+        Ok(found.iter().map(ToString::to_string).collect())
     }
 
     /// Takes everything away again; a sentence that says so.

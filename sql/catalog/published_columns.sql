@@ -8,6 +8,7 @@
 -- $1 publication
 SELECT c.oid AS relation_oid,
        a.attname::text AS name,
+       a.attnum AS number,
        a.atttypid AS type_oid,
        a.atttypmod AS type_modifier,
        CASE c.relreplident

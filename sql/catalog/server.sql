@@ -1,5 +1,6 @@
 -- What the server is, how it is set up, and what our role may do.
 -- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14.
+-- idle_replication_slot_timeout came with 18, synchronized_standby_slots with 17.
 -- pg_stat_replication shows every walsender to every role, of others' without their names.
 SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        pg_catalog.current_setting('server_encoding') AS server_encoding,
@@ -12,9 +13,16 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
             ELSE pg_catalog.pg_current_wal_flush_lsn() END::text AS flush_lsn,
        pg_catalog.current_setting('synchronous_standby_names') AS synchronous_standby_names,
-       ARRAY(SELECT DISTINCT coalesce(application_name, '…')
+       ARRAY(SELECT DISTINCT coalesce(application_name, '...')
              FROM pg_catalog.pg_stat_replication) AS connected_standbys,
        pg_catalog.current_setting('max_slot_wal_keep_size') AS slot_wal_keep,
+       coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0') AS idle_slot_timeout,
+       ARRAY(SELECT slot_name::text FROM pg_catalog.pg_replication_slots
+             WHERE slot_type = 'physical' AND NOT temporary ORDER BY slot_name) AS physical_slots,
+       coalesce(pg_catalog.current_setting('synchronized_standby_slots', true), '') AS synchronized_slots,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication w
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots s
+                          WHERE s.active_pid = w.pid AND s.slot_type = 'logical'))::int AS standbys_count,
        pg_catalog.current_database()::text AS database,
        r.rolname::text AS role_name,
        r.rolreplication AS may_replicate,

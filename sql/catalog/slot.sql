@@ -1,6 +1,7 @@
 -- One replication slot.
 -- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14; the reason of an
--- invalidation came with 16 (conflicting) and 17 (invalidation_reason), failover with 17; NULL before.
+-- invalidation came with 16 (conflicting) and 17 (invalidation_reason), failover and synced with 17;
+-- NULL before. The reader's name is NULL where our role may not see it.
 -- $1 slot
 SELECT s.plugin::text,
        s.slot_type::text AS kind,
@@ -11,7 +12,10 @@ SELECT s.plugin::text,
        s.wal_status::text,
        s.safe_wal_size,
        s.temporary,
+       s.two_phase,
        (to_jsonb(s) ->> 'failover')::boolean AS failover,
+       (to_jsonb(s) ->> 'synced')::boolean AS synced,
+       (SELECT w.application_name FROM pg_catalog.pg_stat_replication w WHERE w.pid = s.active_pid) AS reader,
        coalesce(to_jsonb(s) ->> 'invalidation_reason',
                 CASE WHEN to_jsonb(s) ->> 'conflicting' = 'true' THEN 'conflict' END) AS invalidation_reason,
        pg_catalog.pg_wal_lsn_diff(

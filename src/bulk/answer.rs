@@ -11,11 +11,14 @@ use super::obstacle::{Cause, Obstacle, Rejection};
 
 /// Ask for this much of the answer (`filter_path`): what is parsed here and nothing else.
 ///
-/// Of deletes the index too: a bulk's `require_alias` does not hold for them (seen on Elasticsearch 9.5 and
-/// OpenSearch 3.3), so where the alias is gone a delete makes an index of its name and answers 404 as if all
-/// were well.
+/// The index too: an alias that was moved leads elsewhere. And a bulk's `require_alias` does not hold for deletes
+/// (seen on Elasticsearch 9.5 and OpenSearch 3.3), so where the alias is gone a delete makes an index of its name and
+/// answers 404 as if all were well.
 pub const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
-    items.*.error.caused_by.type,items.delete._index";
+    items.*.error.caused_by.type,items.*._index";
+
+/// What a write alias of ours has behind the name of its physical index.
+pub const WRITE_SUFFIX: &str = "-write";
 
 /// Whether an item writes or removes its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,19 @@ pub enum Outcome {
     Retry(Obstacle),
     /// The server will not take it.
     Rejected(Rejection),
+}
+
+impl Outcome {
+    /// What became of a write of several lines, of which `later` is the next: it is done when all are.
+    #[must_use]
+    pub(super) fn and(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Retry(first), Self::Retry(other)) => Self::Retry(first.or_worse(other)),
+            (open @ Self::Retry(_), _) | (_, open @ Self::Retry(_)) => open,
+            (refused @ Self::Rejected(_), _) => refused,
+            (Self::Applied | Self::Superseded | Self::AlreadyGone, later) => later,
+        }
+    }
 }
 
 /// The answer cannot be matched with the items sent: any subset of them may have been applied.
@@ -103,18 +119,15 @@ struct CausedBy {
     r#type: Option<String>,
 }
 
-/// One outcome for each of the items sent (action and index it named), in their order.
-pub fn outcomes<'a>(
-    answer: &[u8],
-    sent: impl ExactSizeIterator<Item = (Action, &'a str)>,
-) -> Result<Vec<Outcome>, AnswerError> {
+/// One outcome for each of the lines sent (action and index it named), in their order.
+pub fn outcomes(answer: &[u8], sent: &[(Action, &str)]) -> Result<Vec<Outcome>, AnswerError> {
     let answer: Answer = serde_json::from_slice(answer)
         .map_err(|error| AnswerError::NotJson { line: error.line(), column: error.column() })?;
     if answer.items.len() != sent.len() {
         return Err(AnswerError::WrongCount { sent: sent.len(), answered: answer.items.len() });
     }
     let items = answer.items.into_iter().zip(sent);
-    Ok(items.map(|(item, (action, index))| classify(item.index, action, index)).collect())
+    Ok(items.map(|(item, &(action, index))| classify(item.index, action, index)).collect())
 }
 
 fn classify(item: ItemAnswer, action: Action, index: &str) -> Outcome {
@@ -122,12 +135,13 @@ fn classify(item: ItemAnswer, action: Action, index: &str) -> Outcome {
     let Some(error) = item.error else {
         return without_error(status, action, index, item._index.as_deref());
     };
-    let kind = error.r#type.as_deref().unwrap_or("unnamed error");
+    let kind = error.r#type.as_deref().and_then(error_name).unwrap_or("unnamed error");
     if status == 409 && kind == "version_conflict_engine_exception" {
         return Outcome::Superseded;
     }
     let cause = Cause::of(status, kind);
-    let kind = match error.caused_by.as_ref().and_then(|cause| cause.r#type.as_deref()) {
+    let cause_named = error.caused_by.as_ref().and_then(|cause| cause.r#type.as_deref());
+    let kind = match cause_named.and_then(error_name) {
         Some(cause) => format!("{kind} caused by {cause}"),
         None => kind.to_owned(),
     };
@@ -151,6 +165,9 @@ fn without_error(status: u16, action: Action, named: &str, written: Option<&str>
         (200..=299 | 404, Action::Delete) if written == Some(named) => {
             obstacle(Cause::Misconfigured, "an index stands in the place of the write alias")
         }
+        (200..=299 | 404, Action::Index | Action::Delete) if leads_elsewhere(named, written) => {
+            obstacle(Cause::Misconfigured, "the write alias leads to another index")
+        }
         (200..=299, Action::Index | Action::Delete) => Outcome::Applied,
         (404, Action::Delete) => Outcome::AlreadyGone,
         (409, Action::Index | Action::Delete) => Outcome::Superseded,
@@ -161,18 +178,47 @@ fn without_error(status: u16, action: Action, named: &str, written: Option<&str>
     }
 }
 
-/// The name of the field in one of the reasons that name it; the rest of a reason may quote the value.
+/// Whether what was written through an alias of ours is in another index than that of its name.
+fn leads_elsewhere(named: &str, written: Option<&str>) -> bool {
+    let physical = named.strip_suffix(WRITE_SUFFIX);
+    physical.zip(written).is_some_and(|(physical, written)| physical != written)
+}
+
+/// The text if it is the name of an error; anything else that stands in its place, as where a gateway answers,
+/// may quote what was sent.
+pub fn error_name(text: &str) -> Option<&str> {
+    let is_name = (text.ends_with("exception") || text.ends_with("error"))
+        && text.len() <= ERROR_NAME_BYTES_MAX
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    is_name.then_some(text)
+}
+
+const ERROR_NAME_BYTES_MAX: usize = 80;
+
+/// The name of the field in one of the reasons that name it, as far as that is ours: below it, in a JSON column,
+/// come the keys of the value. The rest of a reason may quote the value, words of these reasons included.
 fn field_in(reason: &str) -> Option<String> {
     const NAMED: [(&str, &str); 3] = [
         ("failed to parse field [", "] of type"),
-        ("immense term in field=\"", "\" ("),
+        ("Document contains at least one immense term in field=\"", "\" ("),
         ("object mapping for [", "] tried to parse field"),
     ];
+    let reason = without_place(reason);
     NAMED.iter().find_map(|(before, after)| {
-        let rest = reason.get(reason.find(before)? + before.len()..)?;
+        let rest = reason.strip_prefix(before)?;
         let name = rest.get(..rest.find(after)?)?;
-        Some(name.chars().take(FIELD_CHARS_MAX).collect())
+        let ours = name.split('.').next().filter(|ours| !ours.is_empty())?;
+        Some(ours.chars().take(FIELD_CHARS_MAX).collect())
     })
+}
+
+/// Since 8.8 reasons begin with line and column, `[1:8] `.
+fn without_place(reason: &str) -> &str {
+    let place = reason.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match place {
+        Some((place, rest)) if place.bytes().all(|b| b.is_ascii_digit() || b == b':') => rest,
+        Some(_) | None => reason,
+    }
 }
 
 /// A field's name in an error is cut here.
@@ -185,7 +231,7 @@ mod tests {
     fn outcome(action: Action, item: &str) -> Outcome {
         let verb = if action == Action::Index { "index" } else { "delete" };
         let answer = format!(r#"{{"items":[{{"{verb}":{item}}}]}}"#);
-        outcomes(answer.as_bytes(), [(action, "t-000001-write")].into_iter()).unwrap().remove(0)
+        outcomes(answer.as_bytes(), &[(action, "t-000001-write")]).unwrap().remove(0)
     }
 
     fn cause(action: Action, item: &str) -> Option<Cause> {
@@ -219,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn what_went_into_another_index_is_not_confirmed() {
+        for (action, status) in [
+            (Action::Index, 201),
+            (Action::Index, 200),
+            (Action::Delete, 200),
+            (Action::Delete, 404),
+        ] {
+            let item = format!(r#"{{"status":{status},"_index":"t-000002"}}"#);
+            assert_eq!(cause(action, &item), Some(Cause::Misconfigured));
+            let item = format!(r#"{{"status":{status},"_index":"t-000001"}}"#);
+            assert_eq!(cause(action, &item), None);
+        }
+    }
+
+    #[test]
     fn a_missing_index_is_not_a_document_already_gone() {
         let missing =
             r#"{"status":404,"error":{"type":"index_not_found_exception","reason":"no"}}"#;
@@ -230,7 +291,7 @@ mod tests {
     #[test]
     fn a_rejection_names_the_field_and_never_the_value() {
         let item = r#"{"status":400,"error":{"type":"document_parsing_exception","reason":
-            "[1:8] failed to parse field [age] of type [integer] in document with id '7'. Preview of field's value: 'CANARY'",
+            "[1:8] failed to parse field [age] of type [integer] in document with id '7'. Value: 'CANARY'",
             "caused_by":{"type":"number_format_exception"}}}"#;
         let Outcome::Rejected(rejection) = outcome(Action::Index, item) else { panic!() };
         let shown = rejection.to_string();
@@ -242,12 +303,31 @@ mod tests {
     }
 
     #[test]
+    fn a_key_within_a_json_column_is_part_of_the_value() {
+        let reason =
+            "[1:8] failed to parse field [doc.CANARY.x] of type [long] in document with id";
+        assert_eq!(field_in(reason).as_deref(), Some("doc"));
+        let object = "object mapping for [doc.CANARY] tried to parse field [CANARY] as object";
+        assert_eq!(field_in(object).as_deref(), Some("doc"));
+        // A value that looks like a reason.
+        let quoted = "cannot read 'failed to parse field [CANARY] of type'";
+        assert_eq!(field_in(quoted), None);
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_an_errors_name_is_not_told() {
+        let item = r#"{"status":400,"error":{"type":"no: CANARY","caused_by":{"type":"CANARY"}}}"#;
+        let Outcome::Rejected(rejection) = outcome(Action::Index, item) else { panic!() };
+        assert!(!format!("{rejection} {rejection:?}").contains("CANARY"));
+    }
+
+    #[test]
     fn an_answer_that_does_not_match_is_no_answer() {
         let one = [(Action::Index, "t")];
         for bad in ["", "{", "[]", r#"{"items":[{}]}"#, "<html>"] {
-            assert!(outcomes(bad.as_bytes(), one.into_iter()).is_err(), "{bad}");
+            assert!(outcomes(bad.as_bytes(), &one).is_err(), "{bad}");
         }
-        let none = outcomes(br#"{"items":[]}"#, one.into_iter());
+        let none = outcomes(br#"{"items":[]}"#, &one);
         assert_eq!(none, Err(AnswerError::WrongCount { sent: 1, answered: 0 }));
     }
 }

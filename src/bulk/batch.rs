@@ -1,78 +1,55 @@
 //! A sealed bulk request, and the receipt that it becomes.
 //!
-//! A batch may be sent in parts, in any order, since no two of its items write the same document. What the
-//! server answers is applied in [`super::settle`].
+//! A batch may be sent in parts, since no two of its items write the same document; but for a write and the
+//! deletes before it where these were parted, of which the latter come first. What the server answers is applied
+//! in [`super::settle`].
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::answer::Action;
-use super::open::{ENTRY_OVERHEAD_BYTES, VERSION_NAME};
+use super::open::ENTRY_OVERHEAD_BYTES;
+use super::pending::Pending;
 use super::settle::Fate;
 
 /// Position of a write among all writes of a run, ascending in change order.
 pub type Sequence = u64;
 
-/// One item that is not confirmed.
-#[derive(Clone, Copy)]
-pub(super) struct Pending {
-    pub(super) action: Action,
-    /// Length of its lines in the body.
-    bytes: usize,
-    /// Length of its rendered `"_index":…,"_id":…`.
-    key_bytes: usize,
-    /// How often the server refused it.
-    pub(super) refusals: u8,
-}
-
-impl Pending {
-    pub(super) fn new(action: Action, bytes: usize, key_bytes: usize) -> Self {
-        Self { action, bytes, key_bytes, refusals: 0 }
-    }
-
-    /// Its rendered `"_index":…,"_id":…`, in its lines.
-    fn key(self, lines: &[u8]) -> &[u8] {
-        let start = self.action.line_start().len();
-        lines.get(start..start + self.key_bytes).unwrap_or_default()
-    }
-}
-
-/// One item as it stands in the body.
+/// One write as it stands in the body.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
     /// What it does.
     pub action: Action,
     /// `"_index":…,"_id":…`, which names its document.
-    pub key: &'a [u8],
+    pub name: &'a [u8],
+    /// The rendered routing behind it, or nothing.
+    pub routing: &'a [u8],
     /// Its version.
     pub version: i64,
     /// The document, one line of JSON; empty for a delete.
     pub document: &'a [u8],
+    /// Whether it took the place of a write of the same transaction: another request may carry that one.
+    pub rewrites: bool,
 }
 
 impl<'a> Item<'a> {
     fn read(pending: Pending, lines: &'a [u8]) -> Self {
-        let key = pending.key(lines);
-        let after_key = pending.action.line_start().len() + pending.key_bytes + VERSION_NAME.len();
-        let rest = lines.get(after_key..).unwrap_or_default();
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let digits = rest.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
-        let version = digits.and_then(|digits| digits.parse().ok()).unwrap_or_default();
-        let line_end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
-        let document = rest.get(line_end + 1..).and_then(|line| line.strip_suffix(b"\n"));
-        Self { action: pending.action, key, version, document: document.unwrap_or_default() }
+        let (version, document) = pending.content(lines);
+        let (name, routing) = (pending.name(lines), pending.routing(lines));
+        let (action, rewrites) = (pending.action, pending.rewrites);
+        Self { action, name, routing, version, document, rewrites }
     }
 
     /// The index or alias the item names.
     pub fn index(&self) -> &'a str {
-        index_in(self.key)
+        index_in(self.name)
     }
 }
 
 /// The index in a rendered `"_index":"…","_id":"…"`; names of indices need no escapes in JSON.
-fn index_in(key: &[u8]) -> &str {
-    let name = key.strip_prefix(b"\"_index\":\"").unwrap_or_default();
+fn index_in(name: &[u8]) -> &str {
+    let name = name.strip_prefix(b"\"_index\":\"").unwrap_or_default();
     let end = name.iter().position(|&byte| byte == b'"').unwrap_or(name.len());
     name.get(..end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
 }
@@ -151,8 +128,8 @@ impl Parked {
     }
 }
 
-/// The first items of a batch, as one request.
-#[derive(Clone, Debug)]
+/// The first items of a batch, as one request. Not `Debug`: its body is made of column values.
+#[derive(Clone)]
 pub struct Head {
     /// How many.
     pub items: usize,
@@ -175,7 +152,7 @@ impl Batch {
         let mut bytes = 0;
         let mut items = 0;
         for entry in self.entries.iter().take(items_max.max(1)) {
-            if items > 0 && bytes + entry.bytes > bytes_max {
+            if items > 0 && (entry.is_parted || bytes + entry.bytes > bytes_max) {
                 break;
             }
             bytes += entry.bytes;
@@ -186,10 +163,8 @@ impl Batch {
 
     /// Moves the items of indices that are `held` behind the others; how many others there are.
     pub fn hold_back(&mut self, held: impl Fn(&str) -> bool) -> usize {
-        let fates: Vec<Fate> = self
-            .names()
-            .map(|(_, index)| if held(index) { Fate::Refused } else { Fate::Open })
-            .collect();
+        let fate = |index| if held(index) { Fate::Refused } else { Fate::Open };
+        let fates: Vec<Fate> = self.indices().map(fate).collect();
         let others = fates.iter().filter(|&&fate| fate == Fate::Open).count();
         if !fates.is_sorted_by_key(|&fate| fate == Fate::Refused) {
             *self = self.only(Fate::Open, &fates).with(self.only(Fate::Refused, &fates));
@@ -197,7 +172,13 @@ impl Batch {
         others
     }
 
-    /// Notes that it waits apart.
+    /// With a body of its own: what is left after an answer is a part of the whole request's, and would hold
+    /// all of it in memory while it waits.
+    pub fn compacted(self) -> Self {
+        Self { body: Bytes::copy_from_slice(&self.body), ..self }
+    }
+
+    /// Notes that it waits apart; it should be [`Batch::compacted`].
     pub fn parked(&self) -> Parked {
         let bytes = self.body.len() + self.entries.len() * ENTRY_OVERHEAD_BYTES;
         Parked { first: self.first, bytes }
@@ -210,18 +191,42 @@ impl Batch {
 
     /// Each item that is still to be confirmed.
     pub fn each(&self) -> impl ExactSizeIterator<Item = Item<'_>> {
-        self.entries
-            .iter()
-            .zip(self.ranges())
-            .map(|(entry, range)| Item::read(*entry, self.body.get(range).unwrap_or_default()))
+        self.lines().map(|(entry, lines)| Item::read(entry, lines))
     }
 
-    /// Action and index of each, which is less to read.
-    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = (Action, &str)> {
-        self.entries.iter().zip(self.ranges()).map(|(entry, range)| {
-            let lines = self.body.get(range).unwrap_or_default();
-            (entry.action, index_in(entry.key(lines)))
-        })
+    /// The index that each names, which is less to read.
+    fn indices(&self) -> impl Iterator<Item = &str> {
+        self.lines().map(|(entry, lines)| index_in(entry.name(lines)))
+    }
+
+    /// Each entry with its lines.
+    pub(super) fn lines(&self) -> impl ExactSizeIterator<Item = (Pending, &[u8])> {
+        let lines = |range| self.body.get(range).unwrap_or_default();
+        self.entries.iter().zip(self.ranges()).map(move |(entry, range)| (*entry, lines(range)))
+    }
+
+    /// Action and index of each line of the first `items`.
+    pub(super) fn sent(&self, items: usize) -> Vec<(Action, &str)> {
+        let mut sent = Vec::with_capacity(items);
+        for (entry, lines) in self.lines().take(items) {
+            let index = index_in(entry.name(lines));
+            sent.extend((0..entry.leads(lines)).map(|_| (Action::Delete, index)));
+            sent.push((entry.action, index));
+        }
+        sent
+    }
+
+    /// Whether any of the first `items` is of several lines.
+    pub(super) fn has_leads(&self, items: usize) -> bool {
+        self.entries.iter().take(items).any(Pending::has_leads)
+    }
+
+    /// Parts the first item, if it can be.
+    pub(super) fn part_first(&mut self) -> bool {
+        let parted = self.lines().next().and_then(|(first, lines)| first.parted(lines));
+        let Some((leads, write)) = parted else { return false };
+        self.entries.splice(..1, [leads, write]);
+        true
     }
 
     fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
@@ -296,15 +301,19 @@ impl Batch {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::open::{OpenBatch, document_hash};
+    use super::super::open::OpenBatch;
+    use super::super::settle::Settled;
+    use super::super::write::Write;
     use super::*;
 
     pub(in crate::bulk) fn batch(items: &[(Action, &str, i64, &str)]) -> Batch {
         let mut batch = OpenBatch::new(0);
         for (action, id, version, document) in items {
-            let key = format!(r#""_index":"i-write","_id":"{id}""#);
-            let hash = document_hash(key.as_bytes());
-            batch.push(*action, key.as_bytes(), hash, *version, document.as_bytes());
+            let name = format!(r#""_index":"i-write","_id":"{id}""#);
+            batch.push(&match action {
+                Action::Index => Write::index(name.as_bytes(), *version, document.as_bytes()),
+                Action::Delete => Write::delete(name.as_bytes(), *version),
+            });
         }
         batch.seal()
     }
@@ -324,7 +333,7 @@ pub(super) mod tests {
         assert_eq!(items[0].document, br#"{"a":1}"#);
         assert_eq!((items[1].action, items[1].version), (Action::Delete, 10));
         assert_eq!(items[1].document, b"");
-        assert_eq!(items[2].key, br#""_index":"i-write","_id":"3""#);
+        assert_eq!(items[2].name, br#""_index":"i-write","_id":"3""#);
         assert_eq!((items[2].index(), items[2].version), ("i-write", 11));
     }
 
@@ -332,21 +341,34 @@ pub(super) mod tests {
     fn items_of_an_index_that_is_held_come_last_in_their_order() {
         let mut open = OpenBatch::new(9);
         for (index, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)] {
-            let key = format!(r#""_index":"{index}","_id":"{id}""#);
-            open.push(Action::Delete, key.as_bytes(), document_hash(key.as_bytes()), 1, b"");
+            let name = format!(r#""_index":"{index}","_id":"{id}""#);
+            open.push(&Write::delete(name.as_bytes(), 1));
         }
         let mut batch = open.seal();
         let body = batch.body();
         assert_eq!((batch.hold_back(|_| false), batch.hold_back(|_| true)), (5, 0));
         assert_eq!(batch.body(), body);
         assert_eq!(batch.hold_back(|index| index == "a"), 2);
-        let order: Vec<String> = batch.each().map(|item| key_id(item.key)).collect();
+        let order: Vec<String> = batch.each().map(|item| key_id(item.name)).collect();
         assert_eq!(order, ["2", "4", "1", "3", "5"]);
         assert_eq!((batch.parked().first(), batch.items()), (9, 5));
     }
 
-    fn key_id(key: &[u8]) -> String {
-        String::from_utf8(key.to_vec()).unwrap().chars().filter(char::is_ascii_digit).collect()
+    #[test]
+    fn what_waits_does_not_hold_the_body_of_what_is_confirmed() {
+        let batch = three();
+        let whole = batch.body();
+        let answer = br#"{"items":[{"index":{"status":201}},{"delete":{"status":200}}]}"#;
+        let Ok(Settled::Again { rest, .. }) = batch.settle_head(2, answer) else { panic!() };
+        let (left, rest) = (rest.body(), rest.compacted());
+        assert_eq!(rest.body(), left);
+        assert!(whole.as_ptr_range().contains(&left.as_ptr()), "a part of the whole");
+        assert!(!whole.as_ptr_range().contains(&rest.body().as_ptr()));
+        assert!(rest.parked().bytes() < whole.len());
+    }
+
+    fn key_id(name: &[u8]) -> String {
+        String::from_utf8(name.to_vec()).unwrap().chars().filter(char::is_ascii_digit).collect()
     }
 
     #[test]

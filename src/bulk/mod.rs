@@ -9,6 +9,10 @@ pub mod answer;
 pub mod batch;
 pub mod obstacle;
 pub mod open;
+mod pending;
 pub mod refused;
 pub mod settle;
+#[cfg(test)]
+mod tests;
 pub mod throttle;
+pub mod write;

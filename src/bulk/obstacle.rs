@@ -105,6 +105,14 @@ pub struct Obstacle {
     pub index: Option<String>,
 }
 
+impl Obstacle {
+    /// Of two, the more important.
+    #[must_use]
+    pub(super) fn or_worse(self, other: Self) -> Self {
+        if other.cause > self.cause { other } else { self }
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "status {}, {}", self.status, self.kind)?;

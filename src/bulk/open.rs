@@ -2,7 +2,8 @@
 //!
 //! An [`OpenBatch`] holds one body buffer, into which documents are written in place. A later write of
 //! the same document takes an earlier one's place: with two of them in one request, a retry of only the
-//! first could land after the second, and inside one transaction both carry the same version.
+//! first could land after the second, and inside one transaction both carry the same version. What the earlier
+//! one has left, or where it stood, the later one deletes first.
 
 use std::hash::Hasher;
 use std::ops::Range;
@@ -10,43 +11,47 @@ use std::ops::Range;
 use bytes::Bytes;
 use hashbrown::HashTable;
 
-use super::answer::Action;
-use super::batch::{Batch, Pending, Sequence};
+use super::batch::{Batch, Sequence};
+use super::pending::Pending;
+use super::write::Write;
 
 /// What an entry costs beside its bytes in the body.
 pub const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<u32>() * 2;
 
-/// Between key and version in the action line.
-pub(super) const VERSION_NAME: &[u8] = b",\"version\":";
-
-/// The action line around its key, with the longest version.
-const ACTION_LINE_BYTES_MAX: usize = 80;
-
 struct Entry {
-    action: Action,
-    /// Where the entry's lines stand in the body.
-    lines: Range<usize>,
-    /// Where the rendered `"_index":…,"_id":…` stands in the body: names the document.
-    key: Range<usize>,
+    write: Pending,
+    /// Where its lines begin in the body.
+    start: usize,
     hash: u64,
+    version: i64,
     superseded: bool,
+}
+
+impl Entry {
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.write.bytes
+    }
+
+    fn lines<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        body.get(self.range()).unwrap_or_default()
+    }
 }
 
 /// Writes that wait for company.
 pub struct OpenBatch {
     body: Vec<u8>,
     entries: Vec<Entry>,
-    /// Entry of each document, found by hash and compared by its key in the body.
-    by_key: HashTable<usize>,
+    /// Entry of each document, found by hash and compared by its name in the body.
+    by_name: HashTable<usize>,
     superseded: usize,
     first: Sequence,
 }
 
 /// The hash by which documents are told apart and spread over lanes; the same in every run.
-pub fn document_hash(key: &[u8]) -> u64 {
+pub fn document_hash(name: &[u8]) -> u64 {
     // SipHash with fixed keys: ids come from users.
     let mut hasher = std::hash::DefaultHasher::new();
-    hasher.write(key);
+    hasher.write(name);
     hasher.finish()
 }
 
@@ -56,49 +61,61 @@ impl OpenBatch {
         Self {
             body: Vec::new(),
             entries: Vec::new(),
-            by_key: HashTable::new(),
+            by_name: HashTable::new(),
             superseded: 0,
             first,
         }
     }
 
-    /// Adds a write of the document named by `key` (the rendered `"_index":…,"_id":…`, with its
-    /// [`document_hash`]). `document` is one line of JSON, empty for a delete.
-    pub fn push(&mut self, action: Action, key: &[u8], hash: u64, version: i64, document: &[u8]) {
+    /// Adds a write.
+    pub fn push(&mut self, write: &Write<'_>) {
+        let left = if write.routing.is_empty() { Vec::new() } else { self.left_by(write) };
         let start = self.body.len();
-        self.body.extend_from_slice(action.line_start());
-        let key_start = self.body.len();
-        self.body.extend_from_slice(key);
-        let key_range = key_start..self.body.len();
-        self.body.extend_from_slice(VERSION_NAME);
-        push_decimal(&mut self.body, version);
-        self.body.extend_from_slice(b",\"version_type\":\"external_gte\"}}\n");
-        if action == Action::Index {
-            self.body.extend_from_slice(document);
-            self.body.push(b'\n');
-        }
-        let lines = start..self.body.len();
-        self.remember(Entry { action, lines, key: key_range, hash, superseded: false });
+        let (hash, version) = (write.hash, write.version);
+        let write = Pending::write(write, &left, &mut self.body);
+        self.remember(Entry { write, start, hash, version, superseded: false });
     }
 
-    fn remember(&mut self, entry: Entry) {
+    /// The routings that the document must be deleted under: the one that the row leaves, and those that an
+    /// earlier write of this batch has left or has written it to.
+    fn left_by(&self, write: &Write<'_>) -> Vec<Vec<u8>> {
+        let mut left: Vec<Vec<u8>> = Vec::new();
+        let mut leave = |routing: &[u8]| {
+            let is_new = left.iter().all(|known| known != routing);
+            if !routing.is_empty() && routing != write.routing && is_new {
+                left.push(routing.to_vec());
+            }
+        };
+        let name_of = |number: &usize| name_of(&self.body, &self.entries, *number);
+        let earlier = self.by_name.find(write.hash, |other| name_of(other) == Some(write.name));
+        if let Some(earlier) = earlier.and_then(|&number| self.entries.get(number)) {
+            let lines = earlier.lines(&self.body);
+            earlier.write.left(lines).for_each(&mut leave);
+            leave(earlier.write.routing(lines));
+        }
+        leave(write.left);
+        left
+    }
+
+    fn remember(&mut self, mut entry: Entry) {
         let number = self.entries.len();
         let hash = entry.hash;
         let body = &self.body;
         let entries = &self.entries;
-        let earlier = self
-            .by_key
-            .find_mut(hash, |&other| key_of(body, entries, other) == body.get(entry.key.clone()));
+        let name = entry.write.name(entry.lines(body));
+        let earlier =
+            self.by_name.find_mut(hash, |&other| name_of(body, entries, other) == Some(name));
         match earlier {
             Some(slot) => {
                 let earlier = std::mem::replace(slot, number);
                 if let Some(earlier) = self.entries.get_mut(earlier) {
+                    entry.write.rewrites = earlier.version == entry.version;
                     earlier.superseded = true;
                     self.superseded += 1;
                 }
             }
             None => {
-                self.by_key.insert_unique(hash, number, |&other| {
+                self.by_name.insert_unique(hash, number, |&other| {
                     entries.get(other).map_or(0, |entry| entry.hash)
                 });
             }
@@ -111,9 +128,9 @@ impl OpenBatch {
         self.entries.len() - self.superseded
     }
 
-    /// Bytes a write would add to the body, at most.
-    pub fn cost(key: &[u8], document: &[u8]) -> usize {
-        ACTION_LINE_BYTES_MAX + key.len() + document.len()
+    /// Bytes a write would add to the body, at most, apart from what an earlier one has left.
+    pub fn cost(write: &Write<'_>) -> usize {
+        Pending::cost(write)
     }
 
     /// Bytes held: the body and what the entries cost.
@@ -136,57 +153,38 @@ impl OpenBatch {
         if self.superseded > 0 {
             self.cut_superseded();
         }
-        let entries = self
-            .entries
-            .iter()
-            .map(|entry| Pending::new(entry.action, entry.lines.len(), entry.key.len()))
-            .collect();
+        let entries = self.entries.iter().map(|entry| entry.write).collect();
         Batch::new(Bytes::from(self.body), entries, self.first)
     }
 
     fn cut_superseded(&mut self) {
         let mut end = 0;
         for entry in self.entries.iter_mut().filter(|entry| !entry.superseded) {
-            let length = entry.lines.len();
-            self.body.copy_within(entry.lines.clone(), end);
-            entry.lines = end..end + length;
-            end += length;
+            self.body.copy_within(entry.range(), end);
+            entry.start = end;
+            end += entry.write.bytes;
         }
         self.body.truncate(end);
         self.entries.retain(|entry| !entry.superseded);
     }
 }
 
-fn key_of<'a>(body: &'a [u8], entries: &[Entry], number: usize) -> Option<&'a [u8]> {
-    body.get(entries.get(number)?.key.clone())
-}
-
-fn push_decimal(out: &mut Vec<u8>, number: i64) {
-    let mut digits = [0_u8; 20];
-    let mut rest = number.unsigned_abs();
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[digits.len() - used..]);
+fn name_of<'a>(body: &'a [u8], entries: &[Entry], number: usize) -> Option<&'a [u8]> {
+    let entry = entries.get(number)?;
+    Some(entry.write.name(entry.lines(body)))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Action;
     use super::*;
 
     fn push(batch: &mut OpenBatch, action: Action, id: &str, version: i64, document: &str) {
-        let key = format!(r#""_index":"i","_id":"{id}""#);
-        let hash = document_hash(key.as_bytes());
-        batch.push(action, key.as_bytes(), hash, version, document.as_bytes());
+        let name = format!(r#""_index":"i","_id":"{id}""#);
+        batch.push(&match action {
+            Action::Index => Write::index(name.as_bytes(), version, document.as_bytes()),
+            Action::Delete => Write::delete(name.as_bytes(), version),
+        });
     }
 
     #[test]
@@ -219,14 +217,5 @@ mod tests {
         assert_eq!(body.matches(r#""_id":"1""#).count(), 1);
         assert!(body.contains(r#"{"delete":{"_index":"i","_id":"1","version":5"#));
         assert!(!body.contains(r#"{"v":"#));
-    }
-
-    #[test]
-    fn versions_are_written_as_decimals() {
-        for number in [0, 7, 10, i64::MAX, i64::MIN] {
-            let mut out = Vec::new();
-            push_decimal(&mut out, number);
-            assert_eq!(out, number.to_string().into_bytes());
-        }
     }
 }

@@ -3,11 +3,11 @@
 //! [`Refused`] gives its batch back only for the receipt of its own dead letters: an item that was refused is
 //! confirmed when, and only when, its letter is durable.
 
-use super::answer::Action;
 use super::batch::{Batch, Item, Receipt};
 use super::obstacle::Rejection;
-use super::open::{OpenBatch, document_hash};
+use super::open::OpenBatch;
 use super::settle::{Fate, Open, Settled};
+use super::write::Write;
 
 /// A batch with refused items, which are neither confirmed nor to be sent again.
 pub struct Refused {
@@ -46,13 +46,13 @@ impl Refused {
         self.items.each().next().map_or("", |item| item.index())
     }
 
-    /// The dead letters as a batch. `render` gives the key (`"_index":…,"_id":…`) and the document of an
+    /// The dead letters as a batch. `render` gives the name (`"_index":…,"_id":…`) and the document of an
     /// item's letter, which has the item's version.
     pub fn letters(&self, render: impl Fn(&Item<'_>, &Rejection) -> (Vec<u8>, Vec<u8>)) -> Batch {
         let mut letters = OpenBatch::new(self.items.first());
         for (item, reason) in self.items() {
-            let (key, document) = render(&item, reason);
-            letters.push(Action::Index, &key, document_hash(&key), item.version, &document);
+            let (name, document) = render(&item, reason);
+            letters.push(&Write::index(&name, item.version, &document));
         }
         letters.seal()
     }

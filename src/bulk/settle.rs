@@ -5,8 +5,9 @@
 //! something newer, or its dead letter was confirmed in its place.
 
 use super::answer::{self, AnswerError, Outcome};
-use super::batch::{Batch, Pending, Receipt};
+use super::batch::{Batch, Receipt};
 use super::obstacle::{Obstacle, Rejection};
+use super::pending::Pending;
 use super::refused::Refused;
 
 /// A refusal counts when it was given so often. Between the first and the second the index is looked at: where
@@ -60,7 +61,7 @@ impl Batch {
         items: usize,
         answer: &[u8],
     ) -> Result<Settled, (Self, AnswerError)> {
-        let outcomes = match answer::outcomes(answer, self.names().take(items)) {
+        let outcomes = match self.outcomes(items, answer) {
             Ok(outcomes) => outcomes,
             Err(error) => return Err((self, error)),
         };
@@ -87,9 +88,27 @@ impl Batch {
         Ok(self.part(&fates, reasons, why))
     }
 
-    /// The server turned away a request of the first item alone.
+    /// What became of each of the first `items`.
+    fn outcomes(&self, items: usize, answer: &[u8]) -> Result<Vec<Outcome>, AnswerError> {
+        let mut outcomes = answer::outcomes(answer, &self.sent(items))?;
+        if self.has_leads(items) {
+            let mut of_lines = outcomes.into_iter();
+            outcomes = Vec::with_capacity(items);
+            for (entry, lines) in self.lines().take(items) {
+                let lines = of_lines.by_ref().take(entry.leads(lines) + 1);
+                outcomes.extend(lines.reduce(Outcome::and));
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The server turned away a request of the first item alone. If that was more than its write, the deletes
+    /// that come first are sent without it: the document must go from where it was, whatever becomes of the new.
     pub fn refuse_first(mut self, reason: Rejection) -> Settled {
         let mut why = Open::Unsent;
+        if self.part_first() {
+            return Settled::Again { rest: self, why };
+        }
         let mut reasons = Vec::new();
         let first = self.entries.first_mut();
         let fate = first.map(|entry| refuse(entry, reason, &mut reasons, &mut why));
@@ -144,8 +163,8 @@ impl Open {
     fn or_worse(self, other: Obstacle) -> Self {
         match self {
             Self::Unsent => Self::Obstacle(other),
-            Self::Obstacle(known) if other.cause > known.cause => Self::Obstacle(other),
-            Self::Obstacle(_) | Self::Doubtful(_) => self,
+            Self::Obstacle(known) => Self::Obstacle(known.or_worse(other)),
+            Self::Doubtful(_) => self,
         }
     }
 }
@@ -157,6 +176,8 @@ pub(super) mod tests {
     use super::super::answer::Action;
     use super::super::batch::tests::{batch, three};
     use super::super::obstacle::Cause;
+    use super::super::open::OpenBatch;
+    use super::super::write::{Write, write_routing};
     use super::*;
 
     pub(in crate::bulk) const THIRD_REFUSED: &[u8] = br#"{"items":[{"index":{"status":201}},
@@ -192,6 +213,53 @@ pub(super) mod tests {
         assert_eq!((rest.items(), reason.status), (1, 400));
         let Ok(Settled::Refused(refused)) = rest.settle(ONE_REFUSED) else { panic!() };
         assert_eq!(refused.items().len(), 1);
+    }
+
+    fn moved() -> Batch {
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        write_routing(b"from", &mut from);
+        write_routing(b"to", &mut to);
+        let mut batch = OpenBatch::new(0);
+        let name = br#""_index":"i-write","_id":"1""#;
+        batch.push(&Write::index(name, 7, b"{}").routed(&to).leaving(&from));
+        batch.seal()
+    }
+
+    #[test]
+    fn a_write_is_done_when_the_deletes_before_it_are() {
+        let answer = |first: &str, then: &str| {
+            format!(r#"{{"items":[{{"delete":{first}}},{{"index":{then}}}]}}"#)
+        };
+        let (done, busy) = (r#"{"status":200}"#, r#"{"status":429,"error":{"type":"t"}}"#);
+        let no = r#"{"status":400,"error":{"type":"t"}}"#;
+        let newer = r#"{"status":409}"#;
+        for (first, then) in [(busy, done), (done, busy), (busy, no), (no, busy)] {
+            let settled = moved().settle(answer(first, then).as_bytes());
+            let Ok(Settled::Again { rest, why: Open::Obstacle(_) }) = settled else { panic!() };
+            assert_eq!(rest.body(), moved().body(), "both are sent again");
+        }
+        let Ok(Settled::Done(receipt)) = moved().settle(answer(newer, done).as_bytes()) else {
+            panic!()
+        };
+        assert_eq!((receipt.applied(), receipt.superseded()), (1, 0));
+        assert!(moved().settle(br#"{"items":[{"index":{"status":200}}]}"#).is_err());
+    }
+
+    #[test]
+    fn refused_as_a_whole_the_deletes_go_first_and_the_write_after_them() {
+        let reason = Rejection { status: 413, kind: "t".to_owned(), field: None };
+        let Settled::Again { rest, why: Open::Unsent } = moved().refuse_first(reason) else {
+            panic!()
+        };
+        let head = rest.head(10, usize::MAX);
+        assert_eq!((rest.items(), head.items), (2, 1));
+        assert!(head.body.starts_with(b"{\"delete\"") && !head.body.ends_with(b"{}\n"));
+        let answer = br#"{"items":[{"delete":{"status":404}}]}"#;
+        let Ok(Settled::Again { rest, .. }) = rest.settle_head(head.items, answer) else {
+            panic!()
+        };
+        let head = rest.head(10, usize::MAX);
+        assert!(head.items == 1 && head.body.starts_with(b"{\"index\""));
     }
 
     #[test]
@@ -252,12 +320,12 @@ pub(super) mod tests {
             for (part, says) in rounds.into_iter().chain([all]) {
                 let Some(batch) = rest.take() else { break };
                 let head = batch.head(part, usize::MAX);
-                let before: Vec<Vec<u8>> = batch.each().map(|item| item.key.to_vec()).collect();
+                let before: Vec<Vec<u8>> = batch.each().map(|item| item.name.to_vec()).collect();
                 let settled = batch.settle_head(head.items, answer(&says[..head.items]).as_bytes());
                 let settled = match settled.map_err(|(_, error)| error).unwrap() {
                     Settled::Refused(refused) => {
                         let letters =
-                            refused.letters(|item, _| (item.key.to_vec(), b"{}".to_vec()));
+                            refused.letters(|item, _| (item.name.to_vec(), b"{}".to_vec()));
                         let written = answer(&vec![Says::Applied; letters.items()]);
                         let Ok(Settled::Done(proof)) = letters.settle(written.as_bytes()) else {
                             panic!("the letters are applied")
@@ -272,7 +340,7 @@ pub(super) mod tests {
                         Vec::new()
                     }
                     Settled::Again { rest: open, .. } => {
-                        let keys = open.each().map(|item| item.key.to_vec()).collect();
+                        let keys = open.each().map(|item| item.name.to_vec()).collect();
                         rest = Some(open);
                         keys
                     }

@@ -1,11 +1,16 @@
-//! `waldex check`: everything that would keep `run` from working, each on one line with its fix. Reads only.
+//! `waldex check`: everything that would keep `run` from working, each on one line with its fix; and what works but
+//! should be known. Reads only. Beside a waldex that runs, too.
 
+use super::output;
 use crate::elasticsearch::client::Client;
-use crate::elasticsearch::state::{State, StateStore};
+use crate::elasticsearch::state::State;
+use crate::elasticsearch::store::StateStore;
 use crate::error::Error;
-use crate::postgres::preflight::{self, Problem};
+use crate::findings::{Cure, Findings, Note, Problem};
 use crate::postgres::session::{Purpose, Session};
-use crate::run::{continuity, start, tables};
+use crate::postgres::{catalog, preflight};
+use crate::run::continuity::Source;
+use crate::run::{continuity, fitness, foreign, start, tables};
 use crate::settings::Settings;
 
 /// Prints every problem, or that there is none.
@@ -13,30 +18,48 @@ use crate::settings::Settings;
 /// # Errors
 /// The problems found.
 pub(super) async fn check(settings: &Settings) -> Result<(), Error> {
-    let mut problems = Vec::new();
-    let session = note(source(settings, &mut problems).await, &mut problems);
-    let search = note(search_state(settings).await, &mut problems);
+    let mut found = Findings::default();
+    let session = note(postgres(settings, &mut found).await, &mut found);
+    // The state is read after the slot and before the end of the WAL, because all three move while it runs.
+    let source = match &session {
+        Some(session) if found.problems.is_empty() => {
+            note(start::look_at_source(session, &settings.postgres).await, &mut found)
+        }
+        Some(_) | None => None,
+    };
+    let search = note(search_state(settings).await, &mut found);
     // What follows would fail for the reasons that are known already.
-    if let (Some(session), Some((client, state)), true) = (session, search, problems.is_empty()) {
-        continuity(settings, &session, &client, state.as_ref(), &mut problems).await;
+    if let (Some(session), Some((client, state)), true) =
+        (session, search, found.problems.is_empty())
+    {
+        continuity(settings, &session, &client, state.as_ref(), source, &mut found).await;
     }
-    if problems.is_empty() {
-        println!("ok: nothing stands in the way of `waldex run`");
-        return Ok(());
+    for note in &found.notes {
+        output::line(note)?;
     }
-    Err(Error::Preflight(problems))
+    if found.problems.is_empty() {
+        return output::line("ok: nothing stands in the way of `waldex run`");
+    }
+    Err(Error::Preflight(found.problems))
 }
 
-async fn source(settings: &Settings, problems: &mut Vec<Problem>) -> Result<Session, Error> {
+async fn postgres(settings: &Settings, found: &mut Findings) -> Result<Session, Error> {
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
-    problems.extend(preflight::check(&session, &settings.postgres, &settings.tables).await?);
+    let mut seen = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+    let is_ours = |problem: &mut Problem| problem.cure == Cure::ByWaiting { is_waldex: true };
+    let ours: Vec<Problem> = seen.problems.extract_if(.., is_ours).collect();
+    found.extend(seen);
+    let note = |problem: Problem| {
+        Note::new(problem.what, "a waldex is at work on it; a second one would wait for it")
+    };
+    found.notes.extend(ours.into_iter().map(note));
     Ok(session)
 }
 
 async fn search_state(settings: &Settings) -> Result<(Client, Option<State>), Error> {
     let client = Client::new(&settings.elasticsearch)?;
-    let mut store = StateStore::new(client.clone(), &settings.postgres.slot, "check".to_owned());
-    let state = store.read().await?;
+    let store = StateStore::new(client.clone(), &settings.postgres.slot, "check".to_owned());
+    let state = store.read().await?.filter(|state| !state.is_claim());
     Ok((client, state))
 }
 
@@ -46,34 +69,38 @@ async fn continuity(
     session: &Session,
     client: &Client,
     state: Option<&State>,
-    problems: &mut Vec<Problem>,
+    source: Option<Source>,
+    found: &mut Findings,
 ) {
-    if let Some(plan) = note(tables::plan(session, settings).await, problems) {
+    if let Some(plan) = note(tables::plan(session, settings).await, found) {
         for table in &plan.tables {
-            let refused = start::refuse_foreign_index(client, &table.settings.index).await;
-            note(refused, problems);
+            let refused = foreign::refuse_foreign_index(client, &table.settings.index).await;
+            note(refused, found);
         }
-        note(start::account_for_indices(client, &plan, state).await, problems);
+        note(start::account_for_indices(client, &plan, state).await, found);
+        if let Some(seen) = note(fitness::look(client, &plan, state).await, found) {
+            found.extend(seen);
+        }
     }
-    let source = note(start::look_at_source(session, &settings.postgres).await, problems);
-    if let (Some(source), Some(state)) = (source, state) {
+    let end = note(catalog::flush_lsn(session).await.map_err(Error::Postgres), found);
+    if let (Some(mut source), Some(state), Some(end)) = (source, state, end) {
+        source.system.flush_lsn = source.system.flush_lsn.max(end);
         let proof = continuity::prove(state, &source, &settings.postgres.slot);
-        note(proof.map_err(Error::NeedsResync), problems);
+        note(proof.map_err(Error::NeedsResync), found);
     }
 }
 
 /// What went well; an error becomes a problem.
-fn note<T>(outcome: Result<T, Error>, problems: &mut Vec<Problem>) -> Option<T> {
+fn note<T>(outcome: Result<T, Error>, found: &mut Findings) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
+        Err(Error::Preflight(problems)) => {
+            found.problems.extend(problems);
+            None
+        }
         Err(error) => {
             let fix = error.remedy().unwrap_or_else(|| "see the message".to_owned());
-            problems.push(Problem {
-                what: error.to_string(),
-                fix,
-                may_pass: false,
-                is_reloaded: false,
-            });
+            found.problems.push(Problem::new(error.to_string(), fix));
             None
         }
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::output;
 use super::retry::{Retried, Retry};
 use crate::cli::{DeadLettersAction, Letters};
 use crate::elasticsearch::client::Client;
@@ -9,6 +10,8 @@ use crate::elasticsearch::dead_letter::{self, discard};
 use crate::elasticsearch::letter::Letter;
 use crate::error::Error;
 use crate::settings::Settings;
+
+const NONE: &str = "there are no dead letters";
 
 /// Lists, retries or drops the letters of the configured slot.
 ///
@@ -25,8 +28,7 @@ pub(super) async fn dead_letters(
     });
     match action {
         DeadLettersAction::List { json } => {
-            print_list(&letters, *json);
-            Ok(())
+            output::print(if *json { json_list(&letters) } else { text_list(&letters) })
         }
         DeadLettersAction::Retry(which) => retry(settings, client, chosen(letters, which)?).await,
         DeadLettersAction::Drop(which) => {
@@ -34,8 +36,10 @@ pub(super) async fn dead_letters(
             for letter in &chosen {
                 discard(&client, letter).await?;
             }
-            println!("{} dead letters dropped; their documents stay as they are", chosen.len());
-            Ok(())
+            output::line(format_args!(
+                "{} dead letters dropped; their documents stay as they are",
+                chosen.len()
+            ))
         }
     }
 }
@@ -56,8 +60,7 @@ fn chosen(letters: Vec<Letter>, which: &Letters) -> Result<Vec<Letter>, Error> {
 
 async fn retry(settings: &Settings, client: Client, letters: Vec<Letter>) -> Result<(), Error> {
     if letters.is_empty() {
-        println!("there are no dead letters");
-        return Ok(());
+        return output::line(NONE);
     }
     let retry = Retry::open(settings, client).await?;
     let mut open = 0;
@@ -72,20 +75,19 @@ async fn retry(settings: &Settings, client: Client, letters: Vec<Letter>) -> Res
             Retried::Refused(reason) => format!("refused again: {reason}"),
             Retried::Impossible(why) => format!("cannot be retried: {why}"),
         };
-        println!("{}: {text}", id.escape_debug());
+        output::line(format_args!("{}: {text}", id.escape_debug()))?;
         open += usize::from(matches!(became, Retried::Refused(_) | Retried::Impossible(_)));
     }
     if open > 0 { Err(Error::LettersStay(open)) } else { Ok(()) }
 }
 
-fn print_list(letters: &[Letter], as_json: bool) {
-    if as_json {
-        println!("{}", Value::Array(letters.iter().map(as_value).collect()));
-        return;
-    }
+fn json_list(letters: &[Letter]) -> String {
+    format!("{}\n", Value::Array(letters.iter().map(as_value).collect()))
+}
+
+fn text_list(letters: &[Letter]) -> String {
     if letters.is_empty() {
-        println!("there are no dead letters");
-        return;
+        return format!("{NONE}\n");
     }
     let head = ["ID", "TABLE", "LSN", "TIME", "TIMES", "REASON"].map(str::to_owned);
     let lines: Vec<[String; 6]> = std::iter::once(head).chain(letters.iter().map(line)).collect();
@@ -94,11 +96,12 @@ fn print_list(letters: &[Letter], as_json: bool) {
         lines.iter().map(cell).max().unwrap_or(0)
     };
     let [id_width, table_width, lsn_width, time_width] = [0, 1, 2, 3].map(width);
-    for [id, table, lsn, time, times, reason] in &lines {
-        println!(
-            "{id:id_width$}  {table:table_width$}  {lsn:lsn_width$}  {time:time_width$}  {times:>5}  {reason}"
-        );
-    }
+    let shown = lines.iter().map(|[id, table, lsn, time, times, reason]| {
+        format!(
+            "{id:id_width$}  {table:table_width$}  {lsn:lsn_width$}  {time:time_width$}  {times:>5}  {reason}\n"
+        )
+    });
+    shown.collect()
 }
 
 /// Control characters of a key must not reach the terminal.

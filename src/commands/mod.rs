@@ -2,6 +2,7 @@
 
 mod check;
 mod dead_letters;
+mod output;
 mod retry;
 mod setup;
 mod status;

@@ -2,28 +2,32 @@
 //!
 //! The write carries the letter's own version. Whatever the stream has written since is newer and wins, and
 //! what it is still to bring is newer too; what was refused is what the version stood for. A row that is gone
-//! becomes a delete of that version. So a `waldex run` beside this one is not disturbed.
+//! becomes a delete of that version. So a `waldex run` beside this one is not disturbed. Where the row has another
+//! routing by now, its document is deleted under the letter's first.
 
 use crate::bulk::answer::Action;
 use crate::bulk::obstacle::Rejection;
-use crate::bulk::open::{OpenBatch, document_hash};
+use crate::bulk::open::OpenBatch;
+use crate::bulk::write::{Write, write_routing};
 use crate::document::Field;
-use crate::document::id::read_id;
+use crate::document::id::{self, read_id};
 use crate::document::projection::Projection;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter::{discard, rewrite};
 use crate::elasticsearch::gate::Gate;
 use crate::elasticsearch::index::{generation_index, write_alias_of};
-use crate::elasticsearch::letter::{Letter, item_key};
+use crate::elasticsearch::lease::Right;
+use crate::elasticsearch::letter::{Letter, document_name, rendered_routing};
 use crate::elasticsearch::sender::Sender;
-use crate::elasticsearch::state::{State, StateStore};
+use crate::elasticsearch::state::State;
+use crate::elasticsearch::store::StateStore;
 use crate::elasticsearch::writer::{Event, WriteError, Writer};
 use crate::error::Error;
 use crate::pipeline::PipelineError;
 use crate::postgres::reselect::reselect;
 use crate::postgres::session::{Purpose, Session};
 use crate::run::tables::{self, Plan, PlannedTable};
-use crate::run::writers::wait_for_writers;
+use crate::run::writers::wait_for_commits;
 use crate::settings::Settings;
 
 /// What a retry works with.
@@ -58,9 +62,9 @@ impl Retry {
         let plan = tables::plan(&control, settings).await?;
         let session = Session::connect(&settings.postgres, Purpose::Snapshot).await?;
         let slot = &settings.postgres.slot;
-        let mut store = StateStore::new(client.clone(), slot, "dead-letters".to_owned());
+        let store = StateStore::new(client.clone(), slot, "dead-letters".to_owned());
         let state = store.read().await?;
-        let gate = Gate::new(&settings.elasticsearch);
+        let gate = Gate::new(&settings.elasticsearch, Right::unfenced());
         let retries = settings.elasticsearch.max_retries;
         let writer = Writer::new(Sender::new(client.clone()), gate, retries);
         Ok(Self { client, writer, session, plan, state })
@@ -80,12 +84,16 @@ impl Retry {
             return Ok(Retried::Impossible("its table has another key now"));
         };
         let mut batch = OpenBatch::new(0);
-        let item = item_key(&write_alias_of(&letter.index), &letter.document_id);
-        let (action, text) = match &document {
-            Document::Row(text) => (Action::Index, text.as_slice()),
-            Document::Gone => (Action::Delete, &[][..]),
+        let name = document_name(&write_alias_of(&letter.index), &letter.document_id);
+        let known = rendered_routing(letter.routing.as_deref());
+        let write = match &document {
+            Document::Row { text, routing } => {
+                Write::index(&name, letter.version, text).routed(routing).leaving(&known)
+            }
+            Document::Gone => Write::delete(&name, letter.version).routed(&known),
         };
-        batch.push(action, &item, document_hash(&item), letter.version, text);
+        batch.push(&write);
+        let action = write.action;
         let receipt = match self.writer.write(batch.seal(), tell).await {
             Ok(receipt) => receipt,
             Err(WriteError::Rejected { reason, .. }) => {
@@ -95,6 +103,14 @@ impl Retry {
             }
             Err(error) => return Err(error.into()),
         };
+        // A TRUNCATE meanwhile removed what it found, and this was not there.
+        if let Document::Row { routing, .. } = &document
+            && let Some(Document::Gone) = self.document(table, &letter, &key).await?
+        {
+            let mut batch = OpenBatch::new(0);
+            batch.push(&Write::delete(&name, letter.version).routed(routing));
+            drop(self.writer.write(batch.seal(), tell).await?);
+        }
         discard(&self.client, &letter).await?;
         Ok(match (receipt.superseded() > 0, action) {
             (true, _) => Retried::Superseded,
@@ -122,10 +138,10 @@ impl Retry {
     ) -> Result<Option<Document>, Error> {
         let published = &table.published;
         // The stream may have passed a commit that no snapshot shows yet.
-        wait_for_writers(&self.session, published.relation.oid).await?;
+        wait_for_commits(&self.session, published.relation.oid).await?;
         let columns: Vec<&str> =
             published.relation.columns.iter().map(|column| column.name.as_str()).collect();
-        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+        let key: Vec<&[u8]> = key.iter().map(String::as_bytes).collect();
         let found = reselect(&self.session, published, &columns, &key).await?;
         let Some(row) = found.row else { return Ok(Some(Document::Gone)) };
         let fields: Vec<Field<'_>> =
@@ -138,15 +154,26 @@ impl Retry {
             &self.plan.types,
         )
         .map_err(unfit)?;
-        let (mut id, mut document) = (Vec::new(), Vec::new());
+        let (mut id, mut text) = (Vec::new(), Vec::new());
         projection.write_id(&fields, &mut id).map_err(unfit)?;
-        projection.write_document(&fields, &mut document).map_err(unfit)?;
-        Ok((id == letter.document_id.as_bytes()).then_some(Document::Row(document)))
+        projection.write_document(&fields, &mut text).map_err(unfit)?;
+        let mut routing = Vec::new();
+        if let Some(column) = projection.routing(&fields).map_err(unfit)? {
+            let mut value = Vec::new();
+            id::write_routing(column, &mut value);
+            write_routing(&value, &mut routing);
+        }
+        let is_it = id == letter.document_id.as_bytes();
+        Ok(is_it.then_some(Document::Row { text, routing }))
     }
 }
 
 enum Document {
-    Row(Vec<u8>),
+    Row {
+        text: Vec<u8>,
+        /// As it stands in an action line.
+        routing: Vec<u8>,
+    },
     Gone,
 }
 

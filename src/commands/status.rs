@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::output;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter;
-use crate::elasticsearch::state::{State, StateStore};
+use crate::elasticsearch::state::State;
+use crate::elasticsearch::store::StateStore;
 use crate::error::{Discontinuity, Error};
 use crate::lsn::Lsn;
 use crate::postgres::catalog;
@@ -21,10 +23,12 @@ use crate::settings::Settings;
 pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Error> {
     let session = Session::connect(&settings.postgres, Purpose::Control).await?;
     let client = Client::new(&settings.elasticsearch)?;
-    let mut store = StateStore::new(client.clone(), &settings.postgres.slot, "status".to_owned());
-    let state = store.read().await?;
+    let store = StateStore::new(client.clone(), &settings.postgres.slot, "status".to_owned());
+    // The state is read after the slot and before the end of the WAL, because all three move while it runs.
+    let mut source = start::look_at_source(&session, &settings.postgres).await?;
+    let state = store.read().await?.filter(|state| !state.is_claim());
     let flush_lsn = catalog::flush_lsn(&session).await?;
-    let source = start::look_at_source(&session, &settings.postgres).await?;
+    source.system.flush_lsn = source.system.flush_lsn.max(flush_lsn);
     let slot = source.slot.as_ref();
     let proof = proof(settings, &session, &client, state.as_ref(), &source).await?;
     let (word, reason) = match (&proof, &state) {
@@ -40,12 +44,7 @@ pub(super) async fn status(settings: &Settings, as_json: bool) -> Result<(), Err
         report.insert("oldest_transaction".to_owned(), json!(oldest));
         report.insert("dead_letters".to_owned(), letters.len().into());
     }
-    if as_json {
-        println!("{report}");
-    } else {
-        print_text(&report, 0);
-    }
-    Ok(())
+    output::print(if as_json { format!("{report}\n") } else { as_text(&report, 0) })
 }
 
 /// Why the stream could not go on, if so.
@@ -93,6 +92,7 @@ fn report(
             let value = json!({
                 "index": table.index, "generation": table.generation, "loaded": table.loaded,
                 "readable": table.readable, "refresh_recommended": table.refresh_recommended,
+                "reload_recommended": table.reload_recommended,
             });
             (name.clone(), value)
         };
@@ -110,8 +110,14 @@ fn report(
         "lag_seconds": state.map(|state| lag_seconds(state, lag_bytes)),
         "retained_wal_bytes": slot.and_then(|slot| slot.retained_bytes),
         "safe_wal_bytes": slot.and_then(|slot| slot.safe_wal_bytes),
+        "failover": slot.and_then(|slot| slot.failover),
+        "synced": slot.and_then(|slot| slot.synced),
         "wal_status": slot.and_then(|slot| slot.wal_status.clone()),
         "active_pid": slot.and_then(|slot| slot.active_pid),
+        "lease": state.and_then(|state| state.lease.as_ref().map(|lease| json!({
+            "instance": state.instance, "host": lease.host, "pid": lease.pid,
+            "seconds": lease.duration_ms / 1000, "orphaned": lease.is_orphaned(),
+        }))),
         "tables": tables,
     })
 }
@@ -125,18 +131,14 @@ fn lag_seconds(state: &State, lag_bytes: Option<u64>) -> Option<u64> {
     state.durable_as_of_micros.map(seconds_since)
 }
 
-fn print_text(report: &Value, indent: usize) {
-    for (name, value) in report.as_object().into_iter().flatten() {
-        match value {
-            Value::Null => {}
-            Value::Object(_) => {
-                println!("{:indent$}{name}:", "");
-                print_text(value, indent + 2);
-            }
-            Value::String(text) => println!("{:indent$}{name}: {text}", ""),
-            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
-                println!("{:indent$}{name}: {other}", "");
-            }
+fn as_text(report: &Value, indent: usize) -> String {
+    let line = |(name, value): (&String, &Value)| match value {
+        Value::Null => String::new(),
+        Value::Object(_) => format!("{:indent$}{name}:\n{}", "", as_text(value, indent + 2)),
+        Value::String(text) => format!("{:indent$}{name}: {text}\n", ""),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
+            format!("{:indent$}{name}: {other}\n", "")
         }
-    }
+    };
+    report.as_object().into_iter().flatten().map(line).collect()
 }

@@ -279,16 +279,16 @@ pub(super) const SECTIONS: [&str; 6] = [
 ];
 
 /// Keys of one entry of `tables`.
-pub(super) const TABLE_KEYS: [&str; 8] =
-    ["table", "index", "columns", "exclude", "rename", "computed", "settings", "mappings"];
+pub(super) const TABLE_KEYS: [&str; 9] = [
+    "table", "index", "columns", "exclude", "rename", "computed", "routing", "settings", "mappings",
+];
 
 /// Keys that the product knows and this version has not, by path without list positions.
-pub(super) const NOT_YET: [&str; 7] = [
+pub(super) const NOT_YET: [&str; 6] = [
     "elasticsearch.cloud_id",
     "elasticsearch.client_cert",
     "elasticsearch.client_key",
     "tables[].where",
-    "tables[].routing",
     "tables[].lifecycle",
     "tables[].id_prefix",
 ];

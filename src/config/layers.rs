@@ -250,10 +250,16 @@ impl Layers<'_> {
 }
 
 /// The secret in a file's content: all but the line end that editors add; none in an empty file.
-pub(crate) fn secret_in_file(content: &str) -> Option<&str> {
+fn secret_in_file(content: &str) -> Option<&str> {
     let line = content.strip_suffix('\n').unwrap_or(content);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() { None } else { Some(line) }
+}
+
+/// What a secret's file holds now; none if it cannot be read, or is empty, as while it is being replaced.
+pub(crate) async fn reread_secret(path: &Path) -> Option<Secret> {
+    let content = tokio::fs::read_to_string(path).await.ok()?;
+    secret_in_file(&content).map(|secret| Secret::new(secret.to_owned()))
 }
 
 /// What went wrong with a file, in words that are the same on every system.

@@ -1,7 +1,7 @@
 //! `--log-format` and `--log-level`: needed before, and independently of, everything else.
 
 use super::problem::{ConfigErrors, Place, Problem};
-use crate::cli::CommonArgs;
+use crate::cli::SharedArgs;
 
 const FORMAT_FLAG: &str = "--log-format";
 const FORMAT_VARIABLE: &str = "WALDEX_LOG_FORMAT";
@@ -56,7 +56,7 @@ pub struct LogSettings {
 
 /// Reads both settings; `on_terminal` says whether the log goes to one.
 pub fn load_logging(
-    args: &CommonArgs,
+    args: &SharedArgs,
     env: &dyn Fn(&str) -> Option<String>,
     on_terminal: bool,
 ) -> Result<LogSettings, ConfigErrors> {
@@ -112,13 +112,13 @@ mod tests {
     #[test]
     fn the_terminal_decides_unless_told() {
         let none = |_: &str| None;
-        let args = CommonArgs::default();
+        let args = SharedArgs::default();
         let loaded = |on_terminal| load_logging(&args, &none, on_terminal).unwrap();
         assert_eq!(loaded(true), LogSettings { format: LogFormat::Human, level: LogLevel::Info });
         assert_eq!(loaded(false).format, LogFormat::Json);
 
         let env = |name: &str| (name == LEVEL_VARIABLE).then(|| "debug".to_owned());
-        let args = CommonArgs { log_format: Some("json".into()), ..CommonArgs::default() };
+        let args = SharedArgs { log_format: Some("json".into()), ..SharedArgs::default() };
         let loaded = load_logging(&args, &env, true).unwrap();
         assert_eq!(loaded, LogSettings { format: LogFormat::Json, level: LogLevel::Debug });
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn both_mistakes_are_reported() {
         let env = |name: &str| (name == LEVEL_VARIABLE).then(|| "loud".to_owned());
-        let args = CommonArgs { log_format: Some("xml".into()), ..CommonArgs::default() };
+        let args = SharedArgs { log_format: Some("xml".into()), ..SharedArgs::default() };
         let errors = load_logging(&args, &env, true).unwrap_err().to_string();
         assert_eq!(
             errors,

@@ -30,13 +30,13 @@ use std::time::Duration;
 use layers::{Given, Layer, Layers, Noted};
 use yaml::FileText;
 
-pub(crate) use layers::secret_in_file;
+pub(crate) use layers::reread_secret;
 pub use logging::{LogFormat, LogLevel, LogSettings, load_logging};
 pub use problem::{ConfigErrors, Place, Problem};
 
 use crate::admin::AdminSettings;
-use crate::cli::CommonArgs;
-use crate::settings::{Host, OnRejected, PostgresSettings, Secret, Settings, SslMode};
+use crate::cli::SharedArgs;
+use crate::settings::{Host, OnRejected, OnSlotLost, PostgresSettings, Secret, Settings, SslMode};
 
 /// The variable that names the configuration file.
 const CONFIG_VARIABLE: &str = "WALDEX_CONFIG";
@@ -52,7 +52,7 @@ const NAME_BYTES_MAX: usize = 63;
 /// `env` looks up an environment variable; `read_file` reads the configuration file and the files that
 /// it names (passwords, certificates). A file is read only if `--config` or `WALDEX_CONFIG` names it.
 pub fn load(
-    args: &CommonArgs,
+    args: &SharedArgs,
     env: &dyn Fn(&str) -> Option<String>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Settings, ConfigErrors> {
@@ -66,7 +66,7 @@ pub fn load(
 }
 
 /// [`load`] with the environment and the file system of this process.
-pub fn load_from_process(args: &CommonArgs) -> Result<Settings, ConfigErrors> {
+pub fn load_from_process(args: &SharedArgs) -> Result<Settings, ConfigErrors> {
     load(args, &process_variable, &|path| std::fs::read_to_string(path))
 }
 
@@ -76,7 +76,7 @@ pub fn process_variable(name: &str) -> Option<String> {
 }
 
 fn read_config(
-    args: &CommonArgs,
+    args: &SharedArgs,
     env: &dyn Fn(&str) -> Option<String>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
     problems: &mut Vec<Problem>,
@@ -103,17 +103,17 @@ fn resolve(layers: &mut Layers<'_>) -> Result<Settings, Noted> {
     let memory_budget = memory_budget(layers);
     let shutdown_grace = layers.quantity(&keys::SHUTDOWN_GRACE);
     let on_rejected = on_rejected(layers);
-    let on_slot_lost = only_choice(layers, &keys::ON_SLOT_LOST, "stop", "rebuild");
+    let on_slot_lost = on_slot_lost(layers);
     let admin = admin(layers);
     let entries = std::mem::take(&mut layers.file.tables);
     let tables = tables::resolve(entries, &mut layers.problems);
-    on_slot_lost?;
     Ok(Settings {
         postgres: postgres?,
         elasticsearch: elasticsearch?,
         memory_budget_bytes: memory_budget?,
         shutdown_grace: Duration::from_millis(shutdown_grace?),
         on_rejected: on_rejected?,
+        on_slot_lost: on_slot_lost?,
         admin: admin?,
         tables,
     })
@@ -129,6 +129,7 @@ fn postgres(layers: &mut Layers<'_>) -> Result<PostgresSettings, Noted> {
         hosts: url.hosts,
         user: url.user,
         password: url.password,
+        password_file: url.password_file,
         database: url.database,
         ssl_mode: url.ssl_mode,
         ssl_root_cert: url.ssl_root_cert,
@@ -144,6 +145,7 @@ struct Connection {
     hosts: Vec<Host>,
     user: String,
     password: Option<Secret>,
+    password_file: Option<PathBuf>,
     database: String,
     ssl_mode: SslMode,
     ssl_root_cert: Option<PathBuf>,
@@ -167,13 +169,14 @@ fn connection(layers: &mut Layers<'_>) -> Result<Connection, Noted> {
     {
         layers.note(&given.place, format!("sslrootcert in the URL {complaint}"));
     }
-    let password = match (url.password, password?) {
+    let (password, password_file) = match (url.password, password?) {
         (Some(_), Some((_, other, _))) if other.layer == given.layer => {
             let message = "a password is given here and in the URL; keep one".to_owned();
             return Err(layers.note(&other.place, message));
         }
-        (Some(in_url), Some((_, other, _))) if other.layer < given.layer => Some(in_url),
-        (in_url, other) => other.map(|(secret, ..)| secret).or(in_url),
+        (Some(in_url), Some((_, other, _))) if other.layer < given.layer => (Some(in_url), None),
+        (_, Some((secret, _, file))) => (Some(secret), file),
+        (in_url, None) => (in_url, None),
     };
     // libpq's default: the name of the system's user.
     let system_user = || layers.variable("USER").or_else(|| layers.variable("LOGNAME"));
@@ -186,6 +189,7 @@ fn connection(layers: &mut Layers<'_>) -> Result<Connection, Noted> {
         database: url.database.unwrap_or_else(|| user.clone()),
         user,
         password,
+        password_file,
         ssl_mode: url.ssl_mode,
         ssl_root_cert: url.ssl_root_cert,
         connect_timeout: url.connect_timeout,
@@ -264,21 +268,15 @@ fn on_rejected(layers: &mut Layers<'_>) -> Result<OnRejected, Noted> {
     }
 }
 
-/// A choice of which this version has one; the other is named, so that nobody believes it is in force.
-fn only_choice(
-    layers: &mut Layers<'_>,
-    key: &keys::Key,
-    only: &str,
-    not_yet: &str,
-) -> Result<(), Noted> {
-    match layers.find(key)? {
-        None => Ok(()),
-        Some(given) if given.text == only => Ok(()),
-        Some(given) if given.text == not_yet => {
-            let complaint = format!("is not in this version; \"{only}\" is");
-            Err(layers.refuse(key, &given, &complaint))
+fn on_slot_lost(layers: &mut Layers<'_>) -> Result<OnSlotLost, Noted> {
+    match layers.find(&keys::ON_SLOT_LOST)? {
+        None => Ok(OnSlotLost::Stop),
+        Some(given) if given.text == "stop" => Ok(OnSlotLost::Stop),
+        Some(given) if given.text == "rebuild" => Ok(OnSlotLost::Rebuild),
+        Some(given) => {
+            let complaint = "must be \"stop\" or \"rebuild\"";
+            Err(layers.refuse(&keys::ON_SLOT_LOST, &given, complaint))
         }
-        Some(given) => Err(layers.refuse(key, &given, &format!("must be \"{only}\""))),
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct TableText {
     rename: Vec<(Given, Given)>,
     /// Field, template.
     computed: Vec<(Given, Given)>,
+    routing: Option<Given>,
     settings: Map<String, Value>,
     mappings: Map<String, Value>,
 }
@@ -71,6 +72,7 @@ impl Walk<'_> {
             exclude: None,
             rename: Vec::new(),
             computed: Vec::new(),
+            routing: None,
             settings: Map::new(),
             mappings: Map::new(),
         };
@@ -86,6 +88,7 @@ impl Walk<'_> {
                 "exclude" => out.exclude = self.names(&entry),
                 "rename" => out.rename = self.pairs(&entry),
                 "computed" => out.computed = self.pairs(&entry),
+                "routing" => out.routing = self.text(entry.node, "routing", &entry.place),
                 "settings" => out.settings = self.json_object(&entry),
                 "mappings" => out.mappings = self.json_object(&entry),
                 name => {
@@ -166,6 +169,7 @@ impl Check<'_> {
         self.renames(entry, &mut out);
         self.computed(entry, &mut out);
         self.fields(entry, &out);
+        self.routing(entry, &mut out);
         out.settings.clone_from(&entry.settings);
         out.mappings.clone_from(&entry.mappings);
         Some(out)
@@ -237,6 +241,14 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    fn routing(&mut self, entry: &TableText, out: &mut TableSettings) {
+        let Some(column) = &entry.routing else { return };
+        if column.text.is_empty() {
+            self.note(&column.place, column.complain("is no column; leave routing out"));
+        }
+        out.routing = Some(column.text.clone());
     }
 
     fn field_name(&mut self, field: &Given) {

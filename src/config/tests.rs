@@ -411,6 +411,7 @@ fn tables_that_collide() {
         ("[{table: t, rename: {a: b, a: c}}]", "\"a\" is given twice"),
         ("[{table: t, computed: {f: '{a'}}]", "computed field \"f\": "),
         ("[{table: t, computed: {f: '{a}'}, rename: {b: f}}]", "\"f\" is written by column \"b\""),
+        ("[{table: t, routing: ''}]", "\"\" is no column; leave routing out"),
         ("[{table: t, colums: [a]}]", "did you mean \"columns\"?"),
         ("[{table: t, mappings: {x: .nan}}]", "cannot be written as JSON"),
     ] {
@@ -425,16 +426,17 @@ fn tables_that_collide() {
 fn tables_are_read() {
     let source = format!(
         "{MINIMAL}tables:\n  - table: crm.users\n    index: people\n    exclude: [h]\n    \
-         rename: {{a: b}}\n    computed: {{c: '{{d}}!'}}\n    settings: {{n: 3, r: '${{R}}', f: [1.5, true, null]}}\n  - table: t\n"
+         rename: {{a: b}}\n    computed: {{c: '{{d}}!'}}\n    routing: h\n    \
+         settings: {{n: 3, r: '${{R}}', f: [1.5, true, null]}}\n  - table: t\n"
     );
     let tables = Given::yaml(&source).variable("R", "1s").load().unwrap().tables;
     let [users, t] = tables.as_slice() else { panic!("{tables:?}") };
-    assert_eq!((users.schema.as_str(), users.table.as_str()), ("crm", "users"));
-    assert_eq!(users.index, "people");
+    assert_eq!([&users.schema, &users.table, &users.index], ["crm", "users", "people"]);
     assert_eq!(users.columns, ColumnChoice::Except(vec!["h".to_owned()]));
     assert_eq!(users.rename, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
     let template = vec![TemplatePart::Column("d".into()), TemplatePart::Literal("!".into())];
     assert_eq!(users.computed, BTreeMap::from([("c".to_owned(), template)]));
+    assert_eq!(users.routing.as_deref(), Some("h"), "which need not be a field");
     let settings = serde_json::Value::Object(users.settings.clone());
     assert_eq!(settings, serde_json::json!({"n": 3, "r": "1s", "f": [1.5, true, null]}));
     assert_eq!(*t, crate::settings::TableSettings::with_defaults("public", "t"));

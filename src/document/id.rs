@@ -5,7 +5,8 @@
 //! written `~1`. An empty id, which Elasticsearch refuses, is `~`; one over 512 bytes, which it refuses with
 //! the whole bulk, or one that is not UTF-8, is `~h` and the hexadecimal SHA-256 of what it would have been.
 //! An encoded id never holds a `~` that is followed by neither `0` nor `1`, so the special forms collide
-//! with none. (Joining by `-` without escapes, as others do, makes `("a-b","c")` and `("a","b-c")` one.)
+//! with none. The routing of a document is made in the same way. (Joining by `-` without escapes, as others do,
+//! makes `("a-b","c")` and `("a","b-c")` one.)
 
 use sha2::{Digest, Sha256};
 
@@ -19,14 +20,29 @@ pub fn write_id<'a>(key: impl ExactSizeIterator<Item = &'a [u8]>, out: &mut Vec<
         if number > 0 {
             out.push(b',');
         }
-        for &byte in part {
-            match byte {
-                b'~' => out.extend_from_slice(b"~0"),
-                b',' if is_composite => out.extend_from_slice(b"~1"),
-                byte => out.push(byte),
-            }
+        write_part(part, is_composite, out);
+    }
+    bring_into_limits(out);
+}
+
+/// Appends a column's text as a routing to `out`, which must be empty: as one part of an id of several. Empty,
+/// a routing counts as none; over 32,766 bytes it is refused; and `a,b` is two of them to whoever searches.
+pub fn write_routing(column: &[u8], out: &mut Vec<u8>) {
+    write_part(column, true, out);
+    bring_into_limits(out);
+}
+
+fn write_part(part: &[u8], escapes_commas: bool, out: &mut Vec<u8>) {
+    for &byte in part {
+        match byte {
+            b'~' => out.extend_from_slice(b"~0"),
+            b',' if escapes_commas => out.extend_from_slice(b"~1"),
+            byte => out.push(byte),
         }
     }
+}
+
+fn bring_into_limits(out: &mut Vec<u8>) {
     if out.is_empty() {
         out.push(b'~');
     } else if out.len() > ID_BYTES_MAX || std::str::from_utf8(out).is_err() {
@@ -102,6 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn a_routing_is_one_value_that_is_taken() {
+        let routing = |column: &[u8]| {
+            let mut out = Vec::new();
+            write_routing(column, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(routing(b"DE"), "DE");
+        assert_eq!(routing(b""), "~");
+        assert_eq!(routing(b"a,b~"), "a~1b~0");
+        assert_eq!(routing(&[b'x'; 512]), "x".repeat(512));
+        assert_eq!(routing(&[b'x'; 40_000]).len(), 66);
+        assert!(routing(b"\xE9").starts_with("~h"));
+    }
+
+    #[test]
     fn a_hash_leads_nowhere() {
         assert_eq!(read_id(&id(&[&[b'x'; 513]]), 1), None);
         assert_eq!(read_id("a,b", 3), None);
@@ -109,11 +140,16 @@ mod tests {
         assert_eq!(read_id("a,b", 1), Some(vec!["a,b".to_owned()]));
     }
 
+    /// Of the characters that could be confused.
+    fn part() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(b"~,01ha\xFF".to_vec()), 0..4)
+    }
+
     proptest! {
         #[test]
         fn two_keys_never_share_an_id(
-            one in prop::collection::vec(prop::collection::vec(prop::sample::select(b"~,01ha\xFF".to_vec()), 0..4), 2),
-            other in prop::collection::vec(prop::collection::vec(prop::sample::select(b"~,01ha\xFF".to_vec()), 0..4), 2),
+            one in prop::collection::vec(part(), 2),
+            other in prop::collection::vec(part(), 2),
         ) {
             let text = |key: &[Vec<u8>]| id(&key.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert_eq!(text(&one) == text(&other), one == other);
@@ -129,7 +165,9 @@ mod tests {
         }
 
         #[test]
-        fn an_id_is_one_that_elasticsearch_takes(key in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 1..4)) {
+        fn an_id_is_one_that_elasticsearch_takes(
+            key in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 1..4),
+        ) {
             let id = id(&key.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert!(!id.is_empty() && id.len() <= ID_BYTES_MAX);
         }

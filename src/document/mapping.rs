@@ -1,16 +1,21 @@
 //! The index's settings and mappings, derived from the Postgres types and overlaid with the user's.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::projection::{FieldKind, Projection};
+use super::tombstones::{self, TooShort};
 use super::types::Kind;
 use crate::settings::TableSettings;
 
 /// A keyword longer than this is kept in `_source` and not indexed: Lucene refuses terms above 32,766
 /// bytes, which is 8,191 characters of four bytes.
 const KEYWORD_CHARACTERS_MAX: u32 = 8191;
-/// How long deletes are remembered, so that a late duplicate does not bring a row back.
-const TOMBSTONES_KEPT: &str = "15m";
+/// So many fields are well below the 1,000 that an index may have unless it is told otherwise.
+const FIELDS_AT_EASE: usize = 500;
+/// Beyond it, room is left for as many more.
+const FIELDS_TO_COME: usize = 1000;
 
 /// A setting or mapping that waldex cannot work with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,30 +23,51 @@ pub enum MappingError {
     /// Documents could not be compared with their rows, nor repaired.
     #[error("\"{0}\" would not keep documents whole; waldex needs the full _source")]
     Source(String),
+    /// Documents would be refused, or not be found again.
+    #[error("mappings._routing follows from the routing of the table; leave it out")]
+    Routing,
     /// `properties` that is no object, and the like.
     #[error("\"{0}\" must be a mapping of names")]
     NotAnObject(&'static str),
+    /// Deletes would be forgotten too soon.
+    #[error(transparent)]
+    Tombstones(#[from] TooShort),
 }
 
-/// `{"settings": …, "mappings": …}` for the table's index.
+/// `{"settings": …, "mappings": …}` for the table's index, which remembers deletes for `tombstones_min` at least.
 ///
 /// # Errors
 /// The user's part contradicts what waldex needs.
-pub fn index_body(projection: &Projection, table: &TableSettings) -> Result<Value, MappingError> {
-    Ok(json!({"settings": settings(table)?, "mappings": mappings(projection, table)?}))
+pub fn index_body(
+    projection: &Projection,
+    table: &TableSettings,
+    tombstones_min: Duration,
+) -> Result<Value, MappingError> {
+    let mappings = mappings(projection, table)?;
+    let settings = settings(table, count_fields(&mappings), tombstones_min)?;
+    Ok(json!({"settings": settings, "mappings": mappings}))
 }
 
-fn settings(table: &TableSettings) -> Result<Value, MappingError> {
+/// The fields of a mapping as the cluster counts them: those inside of objects and other ways to index one, too.
+fn count_fields(mapping: &Value) -> usize {
+    let inside = ["properties", "fields"].iter().filter_map(|part| mapping.get(part)?.as_object());
+    inside.flat_map(Map::values).map(|field| 1 + count_fields(field)).sum()
+}
+
+fn settings(
+    table: &TableSettings,
+    fields: usize,
+    tombstones_min: Duration,
+) -> Result<Value, MappingError> {
     let text = Value::Object(table.settings.clone()).to_string();
     if text.contains("mapping.source") || text.contains("synthetic") {
         return Err(MappingError::Source("settings: index.mapping.source".to_owned()));
     }
     let mut settings = table.settings.clone();
-    let in_index = settings.get("index").is_some_and(|index| index.get("gc_deletes").is_some());
-    let given = in_index
-        || ["gc_deletes", "index.gc_deletes"].iter().any(|key| settings.contains_key(*key));
-    if !given {
-        settings.insert("index.gc_deletes".to_owned(), json!(TOMBSTONES_KEPT));
+    tombstones::set(&mut settings, tombstones_min)?;
+    if fields > FIELDS_AT_EASE && !text.contains("total_fields") {
+        let limit = json!(fields + FIELDS_TO_COME);
+        settings.insert("index.mapping.total_fields.limit".to_owned(), limit);
     }
     Ok(Value::Object(settings))
 }
@@ -49,6 +75,9 @@ fn settings(table: &TableSettings) -> Result<Value, MappingError> {
 fn mappings(projection: &Projection, table: &TableSettings) -> Result<Value, MappingError> {
     if table.mappings.get("_source").is_some_and(|source| *source != json!({"enabled": true})) {
         return Err(MappingError::Source("mappings._source".to_owned()));
+    }
+    if table.mappings.contains_key("_routing") {
+        return Err(MappingError::Routing);
     }
     let mut properties = Map::new();
     for (name, kind) in projection.fields() {
@@ -66,6 +95,10 @@ fn mappings(projection: &Projection, table: &TableSettings) -> Result<Value, Map
         }
     }
     mappings.insert("properties".to_owned(), Value::Object(properties));
+    if projection.routing_column().is_some() {
+        // A write without its routing is refused then, instead of finding nothing somewhere else.
+        mappings.insert("_routing".to_owned(), json!({"required": true}));
+    }
     Ok(Value::Object(mappings))
 }
 
@@ -164,7 +197,8 @@ mod tests {
         let relation = Relation::for_test("t", &columns);
         let key = ["id".to_owned()];
         let types = TypeRegistry::builtin();
-        index_body(&Projection::compile(&relation, &key, table, &types).unwrap(), table)
+        let projection = Projection::compile(&relation, &key, table, &types).unwrap();
+        index_body(&projection, table, Duration::ZERO)
     }
 
     #[test]
@@ -201,6 +235,16 @@ mod tests {
         assert_eq!(fields["at"]["doc_values"], false);
         assert_eq!(fields["j"], json!({"type": "flattened"}));
         assert!(body["settings"].get("index.gc_deletes").is_none());
+    }
+
+    #[test]
+    fn a_routing_is_required_where_there_is_one() {
+        let mut table = TableSettings::with_defaults("public", "t");
+        assert!(body(&table).unwrap()["mappings"].get("_routing").is_none());
+        table.routing = Some("name".to_owned());
+        assert_eq!(body(&table).unwrap()["mappings"]["_routing"], json!({"required": true}));
+        table.mappings.insert("_routing".to_owned(), json!({"required": false}));
+        assert_eq!(body(&table), Err(MappingError::Routing));
     }
 
     #[test]

@@ -25,5 +25,6 @@ pub mod projection;
 mod quoted;
 mod range;
 pub mod template;
+pub mod tombstones;
 pub mod types;
 pub mod value;

@@ -73,6 +73,12 @@ pub enum ProjectionError {
         "a change came without key column \"{0}\"; the document id needs the primary key or the identity's index"
     )]
     KeyMissing(String),
+    /// Nobody can tell where the document is, or is to go.
+    #[error(
+        "a change came without a value of \"{0}\", by which the documents are routed: one would be left behind; \
+         the column must be NOT NULL and in the replica identity"
+    )]
+    RoutingMissing(String),
 }
 
 /// How one field of the document comes about, in the document's order.
@@ -112,7 +118,9 @@ pub struct Projection {
     steps: Vec<Step>,
     key: Vec<usize>,
     key_names: Vec<String>,
-    /// By column: whether the document or its id needs it.
+    /// The column that documents are routed by.
+    routing: Option<(usize, String)>,
+    /// By column: whether the document, its id or its routing needs it.
     used: Vec<bool>,
 }
 
@@ -161,11 +169,15 @@ impl Projection {
             steps.push(Step::new(name.clone(), Source::Computed(parts)));
         }
         refuse_clashes(&steps)?;
-        let used = used_columns(relation.columns.len(), &key_columns, &steps);
-        Ok(Self { steps, key: key_columns, key_names: key.to_vec(), used })
+        let routed_by = |name: &String| Ok((find("routing", name)?, name.clone()));
+        let routing = table.routing.as_ref().map(routed_by).transpose()?;
+        let of_routing = routing.iter().map(|(column, _)| *column);
+        let needed: Vec<usize> = key_columns.iter().copied().chain(of_routing).collect();
+        let used = used_columns(relation.columns.len(), &needed, &steps);
+        Ok(Self { steps, key: key_columns, key_names: key.to_vec(), routing, used })
     }
 
-    /// Whether the document or its id needs the column.
+    /// Whether the document, its id or its routing needs the column.
     pub fn uses(&self, column: usize) -> bool {
         self.used.get(column).copied().unwrap_or(false)
     }
@@ -173,6 +185,11 @@ impl Projection {
     /// Columns of the document id, in key order.
     pub fn key_columns(&self) -> &[usize] {
         &self.key
+    }
+
+    /// The column that documents are routed by.
+    pub fn routing_column(&self) -> Option<usize> {
+        self.routing.as_ref().map(|(column, _)| *column)
     }
 
     /// The fields of a document, in order.
@@ -201,6 +218,21 @@ impl Projection {
         }
         id::write_id(self.key.iter().map(|column| part(column).unwrap_or_default()), out);
         Ok(())
+    }
+
+    /// The text of the column that the row is routed by; none where documents are not routed. A routing is made
+    /// of it by [`id::write_routing`].
+    ///
+    /// # Errors
+    /// The row does not carry it: one without would be refused, or be another document.
+    pub fn routing<'a>(&self, row: &[Field<'a>]) -> Result<Option<&'a [u8]>, ProjectionError> {
+        let Some((column, name)) = &self.routing else { return Ok(None) };
+        match row.get(*column) {
+            Some(Field::Text(text)) => Ok(Some(text)),
+            Some(Field::Null | Field::Absent) | None => {
+                Err(ProjectionError::RoutingMissing(name.clone()))
+            }
+        }
     }
 
     /// Appends the row's document to `out`, as one line of JSON without its newline. A NULL is `null`; an
@@ -336,14 +368,14 @@ fn refuse_clashes(steps: &[Step]) -> Result<(), ProjectionError> {
     Ok(())
 }
 
-fn used_columns(columns: usize, key: &[usize], steps: &[Step]) -> Vec<bool> {
+fn used_columns(columns: usize, needed: &[usize], steps: &[Step]) -> Vec<bool> {
     let mut used = vec![false; columns];
     let mut mark = |column: usize| {
         if let Some(used) = used.get_mut(column) {
             *used = true;
         }
     };
-    key.iter().copied().for_each(&mut mark);
+    needed.iter().copied().for_each(&mut mark);
     for step in steps {
         match &step.source {
             Source::Column { column, .. } => mark(*column),
@@ -360,105 +392,4 @@ fn used_columns(columns: usize, key: &[usize], steps: &[Step]) -> Vec<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::document::template::parse_template;
-
-    fn relation(columns: &[(&str, u32)]) -> Relation {
-        Relation::for_test("users", columns)
-    }
-
-    fn users() -> Relation {
-        relation(&[("id", 20), ("first", 25), ("last", 25), ("secret", 25), ("_id", 23)])
-    }
-
-    fn compile(relation: &Relation, table: &TableSettings) -> Result<Projection, ProjectionError> {
-        Projection::compile(relation, &["id".to_owned()], table, &TypeRegistry::builtin())
-    }
-
-    fn table() -> TableSettings {
-        TableSettings::with_defaults("public", "users")
-    }
-
-    fn document(projection: &Projection, row: &[Field<'_>]) -> String {
-        let mut out = Vec::new();
-        projection.write_document(row, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    const ROW: [Field<'static>; 5] = [
-        Field::Text(b"7"),
-        Field::Text(b"A\"da"),
-        Field::Null,
-        Field::Text(b"s"),
-        Field::Text(b"1"),
-    ];
-
-    #[test]
-    fn every_column_by_default_and_reserved_names_renamed() {
-        let projection = compile(&users(), &table()).unwrap();
-        let expected = r#"{"id":7,"first":"A\"da","last":null,"secret":"s","pg_id":1}"#;
-        assert_eq!(document(&projection, &ROW), expected);
-        let mut id = Vec::new();
-        projection.write_id(&ROW, &mut id).unwrap();
-        assert_eq!(id, b"7");
-    }
-
-    #[test]
-    fn chosen_renamed_and_computed() {
-        let mut table = table();
-        table.columns = ColumnChoice::Only(vec!["first".to_owned()]);
-        table.rename.insert("first".to_owned(), "given".to_owned());
-        let template = parse_template("{first} {last}").unwrap();
-        table.computed.insert("full_name".to_owned(), template);
-        let projection = compile(&users(), &table).unwrap();
-        assert_eq!(document(&projection, &ROW), r#"{"given":"A\"da","full_name":"A\"da "}"#);
-        assert!(projection.uses(0) && projection.uses(2) && !projection.uses(3));
-    }
-
-    #[test]
-    fn absent_columns_leave_their_fields_out() {
-        let mut table = table();
-        table.computed.insert("both".to_owned(), parse_template("{first}{last}").unwrap());
-        table.columns = ColumnChoice::Except(vec!["_id".to_owned(), "secret".to_owned()]);
-        let projection = compile(&users(), &table).unwrap();
-        let mut row = ROW;
-        row[1] = Field::Absent;
-        assert_eq!(document(&projection, &row), r#"{"id":7,"last":null}"#);
-        row[1] = Field::Null;
-        assert_eq!(document(&projection, &row), r#"{"id":7,"first":null,"last":null,"both":null}"#);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named() {
-        let mut missing = table();
-        missing.columns = ColumnChoice::Only(vec!["nope".to_owned()]);
-        assert!(matches!(
-            compile(&users(), &missing),
-            Err(ProjectionError::NoSuchColumn { column, .. }) if column == "nope"
-        ));
-        let mut same = table();
-        same.rename.insert("first".to_owned(), "last".to_owned());
-        let clash = Err(ProjectionError::SameName("last".to_owned()));
-        assert_eq!(compile(&users(), &same).map(|_| ()), clash);
-        let dotted = relation(&[("id", 20), ("t", 25), ("t.x", 25)]);
-        assert!(matches!(
-            compile(&dotted, &table()),
-            Err(ProjectionError::NameInside { outer, inner }) if outer == "t" && inner == "t.x"
-        ));
-        let odd = relation(&[("id", 20), ("a..b", 25)]);
-        let bad = Err(ProjectionError::BadName("a..b".to_owned()));
-        assert_eq!(compile(&odd, &table()).map(|_| ()), bad);
-    }
-
-    #[test]
-    fn a_row_without_its_key_or_of_another_length_is_refused() {
-        let projection = compile(&users(), &table()).unwrap();
-        let mut row = ROW;
-        row[0] = Field::Absent;
-        let missing = Err(ProjectionError::KeyMissing("id".to_owned()));
-        assert_eq!(projection.write_id(&row, &mut Vec::new()), missing);
-        let short = Err(ProjectionError::RowLength { expected: 5, found: 4 });
-        assert_eq!(projection.write_document(&ROW[..4], &mut Vec::new()), short);
-    }
-}
+mod tests;

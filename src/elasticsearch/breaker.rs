@@ -21,6 +21,28 @@ pub enum Admission {
     AfterProbe,
 }
 
+/// Where the breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// Requests pass.
+    Closed,
+    /// None does, for some time.
+    Open,
+    /// One is under way, and decides.
+    HalfOpen,
+}
+
+impl Circuit {
+    /// As `/status` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// What a request's end changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -59,11 +81,12 @@ impl Breaker {
         Self { settings, state: closed(now) }
     }
 
-    /// Whether requests pause.
-    pub fn is_open(&self) -> bool {
+    /// Where it stands.
+    pub fn circuit(&self) -> Circuit {
         match self.state {
-            State::Closed { .. } => false,
-            State::Open { .. } | State::Probing => true,
+            State::Closed { .. } => Circuit::Closed,
+            State::Open { .. } => Circuit::Open,
+            State::Probing => Circuit::HalfOpen,
         }
     }
 
@@ -107,6 +130,12 @@ impl Breaker {
         }
         self.state = State::Open { until: now + self.settings.open_for };
         Change::Opened
+    }
+
+    /// Open, with the next probe from `until` on.
+    #[cfg(test)]
+    pub(super) fn probe_at(&mut self, until: Instant) {
+        self.state = State::Open { until };
     }
 
     /// A probe ended without telling anything.
@@ -189,7 +218,9 @@ mod tests {
             breaker.failed(now, false);
         }
         let later = now + 30 * SECOND;
+        assert_eq!(breaker.circuit(), Circuit::Open);
         assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.circuit(), Circuit::HalfOpen);
         assert_eq!(breaker.admit(later), Admission::AfterProbe);
         // A request from before it opened says nothing.
         assert_eq!(breaker.succeeded(later, false), Change::None);
@@ -198,6 +229,7 @@ mod tests {
         assert_eq!(breaker.admit(later + 30 * SECOND), Admission::Probe);
         assert_eq!(breaker.succeeded(later + 31 * SECOND, true), Change::Closed);
         assert_eq!(breaker.admit(later + 31 * SECOND), Admission::Go);
+        assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 
     #[test]

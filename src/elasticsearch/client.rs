@@ -3,19 +3,16 @@
 //! The typed APIs of that crate send what Elasticsearch 9 understands; here its transport is used, with
 //! plain `application/json`, because OpenSearch refuses the versioned media types.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use elasticsearch::auth::Credentials;
-use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use elasticsearch::http::transport::{MultiNodeConnectionPool, Transport, TransportBuilder};
 use serde_json::Value;
 
-use crate::config::secret_in_file;
-use crate::settings::{ElasticsearchSettings, SearchCredentials, Secret};
+use super::access::Access;
+use crate::bulk::answer::error_name;
+use crate::settings::ElasticsearchSettings;
 
 /// Answers to control calls above this are not ours.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -23,18 +20,12 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A client of one cluster; clones share its connections.
 #[derive(Clone)]
 pub struct Client {
-    transport: Transport,
-    request_timeout: Duration,
+    access: Access,
     addresses: String,
-    /// Nodes that are asked in turn.
-    nodes: usize,
-    credentials: SearchCredentials,
-    /// Where the secret of the credentials came from, if from a file.
-    secret_file: Option<PathBuf>,
 }
 
-/// What a node answered, whatever the status.
-#[derive(Clone, Debug)]
+/// What a node answered, whatever the status. Not `Debug`: documents and errors quote column values.
+#[derive(Clone)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -59,7 +50,8 @@ impl Answer {
     pub fn error_kind(&self) -> String {
         let json = self.json();
         let kind = json.pointer("/error/type").or_else(|| json.pointer("/error"));
-        kind.and_then(Value::as_str).unwrap_or("no error type given").to_owned()
+        let kind = kind.and_then(Value::as_str).and_then(error_name);
+        kind.unwrap_or("no error type given").to_owned()
     }
 }
 
@@ -117,59 +109,18 @@ pub enum ClientError {
 impl Client {
     /// A client of the configured nodes, asked in turn. Nothing is sent yet.
     pub fn new(settings: &ElasticsearchSettings) -> Result<Self, ClientError> {
-        let pool = MultiNodeConnectionPool::round_robin(settings.addresses.clone(), None);
-        let mut builder = TransportBuilder::new(pool)
-            // A proxy of the environment is not the way to a cluster beside us.
-            .disable_proxy()
-            .enable_meta_header(false)
-            .request_body_compression(settings.compression);
-        if let Some(credentials) = as_sent(&settings.credentials) {
-            builder = builder.auth(credentials);
-        }
-        if let Some(path) = &settings.ca_file {
-            let unusable =
-                |reason: String| ClientError::CaFile { path: path.display().to_string(), reason };
-            let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-            let chain = Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))?;
-            builder = builder.cert_validation(CertificateValidation::Full(chain));
-        }
-        let transport = builder.build().map_err(|error| ClientError::Build(error.to_string()))?;
         let addresses: Vec<&str> = settings.addresses.iter().map(url::Url::as_str).collect();
-        Ok(Self {
-            transport,
-            request_timeout: settings.request_timeout,
-            addresses: addresses.join(", "),
-            nodes: addresses.len(),
-            credentials: settings.credentials.clone(),
-            secret_file: settings.secret_file.clone(),
-        })
+        Ok(Self { access: Access::new(settings)?, addresses: addresses.join(", ") })
     }
 
-    /// Reads the file of the password or API key again, for all clones. Whether there is one to use now:
-    /// whoever rotates a secret revokes the old one at some moment.
+    /// Reads the file of the password or API key again, for all clones. Whether there is one to use now.
     pub async fn reread_secret(&self) -> bool {
-        let Some(path) = &self.secret_file else { return false };
-        let Ok(content) = tokio::fs::read_to_string(path).await else { return false };
-        let Some(secret) = secret_in_file(&content).map(|secret| Secret::new(secret.to_owned()))
-        else {
-            return false;
-        };
-        let credentials = match &self.credentials {
-            SearchCredentials::None => return false,
-            SearchCredentials::Basic { username, .. } => {
-                SearchCredentials::Basic { username: username.clone(), password: secret }
-            }
-            SearchCredentials::ApiKey(_) => SearchCredentials::ApiKey(secret),
-        };
-        if let Some(credentials) = as_sent(&credentials) {
-            self.transport.set_auth(credentials);
-        }
-        true
+        self.access.reread_secret().await
     }
 
     /// Limit of one request.
     pub fn request_timeout(&self) -> Duration {
-        self.request_timeout
+        self.access.settings().request_timeout
     }
 
     /// One call with a JSON body.
@@ -189,8 +140,8 @@ impl Client {
         self.send(Method::Post, "/_bulk", query, Some(body), "application/x-ndjson").await
     }
 
-    /// A node that cannot be reached has not got the request, so the next one is asked at once, as many times
-    /// as there are nodes: what takes several calls in a row would never come through beside a dead one.
+    /// What is refused for our credentials, or not sent for want of trust, is sent once more if the files of
+    /// these were replaced since: whoever rotates them need not restart anything.
     async fn send(
         &self,
         method: Method,
@@ -199,13 +150,46 @@ impl Client {
         body: Option<Bytes>,
         content_type: &'static str,
     ) -> Result<Answer, CallError> {
-        for _ in 1..self.nodes {
-            let sent = self.send_once(method, path, query, body.clone(), content_type).await;
-            if !matches!(sent, Err(CallError::NotConnected { .. })) {
+        // Of all attempts together: the lease is counted on to outlive the call.
+        let over = Instant::now() + self.request_timeout();
+        let send =
+            async |body| self.send_to_nodes(method, path, query, body, content_type, over).await;
+        let before = self.access.renewals();
+        let sent = send(body.clone()).await;
+        match &sent {
+            Ok(Answer { status: 401, .. }) => {
+                self.access.reread_secret().await;
+            }
+            Err(CallError::NotConnected { .. }) => self.access.reread_authority().await,
+            Ok(_) | Err(_) => return sent,
+        }
+        // By this request or by one beside it.
+        if self.access.renewals() == before {
+            return sent;
+        }
+        send(body).await
+    }
+
+    /// A node that cannot be reached has not got the request, so the next one is asked at once, as many times
+    /// as there are nodes: what takes several calls in a row would never come through beside a dead one.
+    async fn send_to_nodes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+        content_type: &'static str,
+        over: Instant,
+    ) -> Result<Answer, CallError> {
+        let rest = || over.saturating_duration_since(Instant::now());
+        for _ in 1..self.access.settings().addresses.len() {
+            let sent =
+                self.send_once(method, path, query, body.clone(), content_type, rest()).await;
+            if !matches!(sent, Err(CallError::NotConnected { .. })) || rest().is_zero() {
                 return sent;
             }
         }
-        self.send_once(method, path, query, body, content_type).await
+        self.send_once(method, path, query, body, content_type, rest()).await
     }
 
     async fn send_once(
@@ -215,12 +199,13 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<Bytes>,
         content_type: &'static str,
+        timeout: Duration,
     ) -> Result<Answer, CallError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let timeout = Some(self.request_timeout);
-        let sent = self.transport.send(method, path, headers, Some(query), body, timeout);
+        let transport = self.access.transport();
+        let sent = transport.send(method, path, headers, Some(query), body, Some(timeout));
         let response = sent.await.map_err(|error| self.unanswered(&error))?;
         let status = response.status_code().as_u16();
         let retry_after_seconds = response
@@ -238,15 +223,15 @@ impl Client {
     fn unanswered(&self, error: &elasticsearch::Error) -> CallError {
         let addresses = self.addresses.clone();
         let reason = innermost(error);
-        // The crate hides reqwest's own classification; a refused or unresolved connection is the one
-        // case in which the request is known not to have been sent.
+        // The crate hides reqwest's own classification; a connection that never stood (refused, no address, a
+        // certificate that is not trusted) is the one case in which the request is known not to have been sent.
         let refused = chain(error).any(|cause| {
             cause
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
         });
         let text = full(error);
-        if refused || text.contains("error trying to connect") {
+        if refused || text.contains(NEVER_CONNECTED) {
             CallError::NotConnected { addresses, reason }
         } else if BROKEN.iter().any(|words| text.contains(words)) || chain(error).any(is_broken) {
             CallError::Broken { addresses, reason }
@@ -256,6 +241,8 @@ impl Client {
     }
 }
 
+/// What hyper says of a connection that never stood.
+const NEVER_CONNECTED: &str = "client error (Connect)";
 /// What hyper says of a connection that ended too early, beside what the system says.
 const BROKEN: [&str; 2] =
     ["connection closed before message completed", "error writing a body to connection"];
@@ -270,16 +257,6 @@ fn is_broken(cause: &(dyn std::error::Error + 'static)) -> bool {
         ErrorKind::UnexpectedEof,
     ];
     io.is_some_and(|kind| ended.contains(&kind))
-}
-
-fn as_sent(credentials: &SearchCredentials) -> Option<Credentials> {
-    match credentials {
-        SearchCredentials::None => None,
-        SearchCredentials::Basic { username, password } => {
-            Some(Credentials::Basic(username.clone(), password.reveal().to_owned()))
-        }
-        SearchCredentials::ApiKey(key) => Some(Credentials::EncodedApiKey(key.reveal().to_owned())),
-    }
 }
 
 fn chain<'a>(

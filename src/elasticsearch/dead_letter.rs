@@ -15,22 +15,22 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::client::{Client, path_segment};
-use super::gate::Gate;
 use super::index::{self, IndexError};
-use super::letter::{Letter, index_body, item_key, letter_id, names_in, now};
+use super::letter::{Letter, document_name, index_body, letter_id, names_in, now};
 use super::mailbox::Mailbox;
 use super::scan::{Hit, Scan, ScanError};
-use super::sender::Sender;
 use super::writer::{Buried, Event, WriteError};
-use crate::bulk::answer::Action;
 use crate::bulk::batch::{Batch, Item};
 use crate::bulk::open::{OpenBatch, document_hash};
 use crate::bulk::refused::Refused;
 use crate::bulk::settle::Settled;
+use crate::bulk::write::Write;
 
 /// The alias for readers.
 pub const LETTERS: &str = "waldex-dead-letters";
 const GENERATION: u32 = 1;
+/// The field of a letter that holds the document; a list goes without it.
+const DOCUMENT: &str = "document";
 /// How often open letters are counted again.
 const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -121,8 +121,10 @@ pub(super) async fn prepare(client: &Client) -> Result<(), IndexError> {
 /// The server's.
 pub async fn list(client: &Client, slot: &str) -> Result<Vec<Letter>, ScanError> {
     let query = json!({"term": {"slot": slot}});
+    // Documents that are kept may be a thousand times as large as the rest.
+    let source = json!({"excludes": [DOCUMENT]});
     let mut letters = Vec::new();
-    let mut scan = match Scan::start(client, LETTERS, &query, true).await {
+    let mut scan = match Scan::start(client, LETTERS, &query, &source).await {
         Ok(scan) => scan,
         Err(ScanError::Missing { .. }) => return Ok(letters),
         Err(error) => return Err(error),
@@ -157,12 +159,10 @@ impl DeadLetters {
     /// The cluster's.
     pub async fn open(
         client: &Client,
-        sender: Sender,
-        gate: Gate,
+        mailbox: Mailbox,
         settings: LetterSettings,
     ) -> Result<Self, LetterError> {
         prepare(client).await?;
-        let mailbox = Mailbox::new(sender, gate);
         let letters = Self {
             client: client.clone(),
             mailbox,
@@ -224,7 +224,7 @@ impl DeadLetters {
     /// The letters of documents that `batch` writes.
     pub fn of(&self, batch: &Batch) -> Vec<Outdated> {
         let of_item = |(hash, item): (u64, Item<'_>)| {
-            let (alias, document_id) = names_in(item.key);
+            let (alias, document_id) = names_in(item.name);
             let id = letter_id(index::physical_of(&alias), &document_id);
             Outdated { hash, id, version: item.version }
         };
@@ -232,7 +232,7 @@ impl DeadLetters {
             if known.open.is_empty() {
                 return Vec::new();
             }
-            let hashed = batch.each().map(|item| (document_hash(item.key), item));
+            let hashed = batch.each().map(|item| (document_hash(item.name), item));
             hashed.filter(|(hash, _)| known.open.contains(hash)).map(of_item).collect()
         })
     }
@@ -246,7 +246,7 @@ impl DeadLetters {
         refused: Refused,
         tell: &mut impl FnMut(Event),
     ) -> Result<Interred, WriteError> {
-        let hashes: Vec<u64> = refused.items().map(|(item, _)| document_hash(item.key)).collect();
+        let hashes: Vec<u64> = refused.items().map(|(item, _)| document_hash(item.name)).collect();
         self.refuse_too_many(&refused, &hashes).await?;
         let proof = self.mailbox.deliver(self.letters(&refused), tell).await;
         let (index, reason) = (refused.index().to_owned(), refused.reason().clone());
@@ -290,7 +290,7 @@ impl DeadLetters {
             let mut letter = Letter::of(item, reason, &settings.slot, &time, keeps);
             letter.table = tables.get(letter.readers_name()).cloned();
             let document = serde_json::to_vec(&letter).unwrap_or_default();
-            (item_key(&alias, &letter.id()), document)
+            (document_name(&alias, &letter.id()), document)
         })
     }
 
@@ -370,12 +370,24 @@ pub async fn discard(client: &Client, letter: &Letter) -> Result<(), IndexError>
     change(client, Method::Delete, letter, None).await
 }
 
-/// Writes a letter again, unless it was replaced since.
+/// Writes a letter again, unless it was replaced since, with the document that it keeps.
 ///
 /// # Errors
 /// The server's.
 pub async fn rewrite(client: &Client, letter: &Letter) -> Result<(), IndexError> {
-    let body = serde_json::to_value(letter).unwrap_or_default();
+    let path = format!("/{LETTERS}/_doc/{}", path_segment(&letter.id()));
+    let asked = [("_source_includes", DOCUMENT)];
+    let answer = client.call(Method::Get, &path, &asked, None).await?;
+    if answer.status == 404 {
+        return Ok(());
+    }
+    if !answer.is_success() {
+        return Err(index::refused(format!("read a dead letter in \"{LETTERS}\""), &answer));
+    }
+    let mut body = serde_json::to_value(letter).unwrap_or_default();
+    if let Some(document) = answer.json().pointer(&format!("/_source/{DOCUMENT}")) {
+        body[DOCUMENT] = document.clone();
+    }
     change(client, Method::Put, letter, Some(&body)).await
 }
 
@@ -396,20 +408,22 @@ async fn change(
     if answer.is_success() || matches!(answer.status, 404 | 409) {
         return Ok(());
     }
-    Err(index::refused(format!("change a dead letter in \"{LETTERS}\""), &answer))
+    // Without the server's reason, which may quote the letter.
+    let what = format!("change a dead letter in \"{LETTERS}\"");
+    let (status, kind) = (answer.status, answer.error_kind());
+    Err(IndexError::Refused { what, status, kind, detail: String::new() })
 }
 
 fn deletes(outdated: &[Outdated]) -> Batch {
     let alias = letters_write_alias();
     let mut deletes = OpenBatch::new(0);
     for letter in outdated {
-        let key = item_key(&alias, &letter.id);
-        deletes.push(Action::Delete, &key, document_hash(&key), letter.version, &[]);
+        deletes.push(&Write::delete(&document_name(&alias, &letter.id), letter.version));
     }
     deletes.seal()
 }
 
 /// The hash by which the document's writes are known.
 fn hash_of(physical: &str, document_id: &str) -> u64 {
-    document_hash(&item_key(&index::write_alias_of(physical), document_id))
+    document_hash(&document_name(&index::write_alias_of(physical), document_id))
 }

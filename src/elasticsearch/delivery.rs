@@ -1,17 +1,16 @@
 //! The delivery of one batch: what to do about each kind of answer, until every item is confirmed, or all that
 //! is left is of indices that cannot be written to now.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::gate::Pass;
+use super::gate::{Hold, Pass};
 use super::retry::Backoff;
 use super::sender::{Sent, Unanswered};
 use super::target::{self, Target};
-use super::writer::{Event, Waiting, WriteError, Writer};
+use super::writer::{Event, Hindered, Hindrance, Waiting, WriteError, Writer};
 use crate::bulk::batch::{Batch, Receipt};
 use crate::bulk::obstacle::{Cause, Obstacle, Rejection};
-use crate::bulk::refused::Refused;
 use crate::bulk::settle::{Open, Settled};
 
 /// A connection that breaks under a smaller body than this says nothing about a limit of size.
@@ -25,20 +24,6 @@ const OVERSIZE_BYTES_MIN: usize = 1024 * 1024;
 /// ... so often, with pauses of a minute in all, counts as too large.
 const LONE_OVERLOADS_TO_BELIEVE: u32 = 12;
 
-/// Why writes to an index wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
-    /// What stands in the way.
-    pub cause: Cause,
-    /// The same in words.
-    pub reason: String,
-    /// Whether trying again at once may help.
-    pub is_brief: bool,
-}
-
-/// Indices that cannot be written to, by the name that bulks give them.
-pub type Hindered = BTreeMap<String, Hindrance>;
-
 /// How far a delivery came.
 pub enum Delivered {
     /// Every item is confirmed.
@@ -49,33 +34,38 @@ pub enum Delivered {
 
 /// One batch on its way.
 pub(super) struct Delivery<'a, F> {
-    writer: &'a Writer,
-    tell: F,
+    pub(super) writer: &'a Writer,
+    pub(super) tell: F,
     backoff: Backoff,
     /// The server gives up on each request after this time.
     timeout: Duration,
     /// What cannot be written to.
-    hindered: Hindered,
+    pub(super) hindered: Hindered,
     /// Items in the next request, at most: halved to find the one at fault.
-    items_max: usize,
+    pub(super) items_max: usize,
     /// Connections that broke since the last progress.
     breaks: u32,
     /// Requests of one large document that were turned away since the last progress.
     lone_overloads: u32,
+    /// Indices that were looked at after a first refusal of one of their documents, and are as they must be.
+    pub(super) sound: HashSet<String>,
     /// Hashes of the documents that were buried.
-    buried: HashSet<u64>,
+    pub(super) buried: HashSet<u64>,
 }
 
-enum Next {
+/// What comes of an answer.
+pub(super) enum Next {
     Done(Receipt),
     Send(Batch),
 }
 
 /// The request that was sent.
 #[derive(Clone, Copy)]
-struct Size {
-    items: usize,
-    bytes: usize,
+pub(super) struct Size {
+    pub(super) items: usize,
+    pub(super) bytes: usize,
+    /// Items of the batch that were open before.
+    open: usize,
 }
 
 impl<'a, F: FnMut(Event)> Delivery<'a, F> {
@@ -89,6 +79,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
             items_max: usize::MAX,
             breaks: 0,
             lone_overloads: 0,
+            sound: HashSet::new(),
             buried: HashSet::new(),
         }
     }
@@ -110,7 +101,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
             let pass = self.enter().await;
             let items_max = free.min(pass.items_max).min(self.items_max);
             let head = batch.head(items_max, pass.bytes_max);
-            let size = Size { items: head.items, bytes: head.body.len() };
+            let size = Size { items: head.items, bytes: head.body.len(), open: batch.items() };
             let next = match self.writer.sender.send(batch, head, self.timeout).await {
                 Sent::Settled(settled, retry_after) => {
                     self.settled(settled, pass, size, retry_after).await?
@@ -146,13 +137,9 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
 
     async fn enter(&mut self) -> Pass {
         let (tell, attempts) = (&mut self.tell, self.backoff.attempts());
-        let waits = |pause| {
-            tell(Event::Waiting(Waiting {
-                cause: Cause::Unreachable,
-                reason: "the circuit breaker is open".to_owned(),
-                attempts,
-                pause,
-            }));
+        let waits = |hold: Hold| {
+            let (cause, reason, pause) = hold.told();
+            tell(Event::Waiting(Waiting { cause, reason, attempts, pause }));
         };
         self.writer.gate.enter(waits).await
     }
@@ -163,7 +150,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
     }
 
     /// Something was confirmed.
-    fn progressed(&mut self) {
+    pub(super) fn progressed(&mut self) {
         self.backoff = Backoff::default();
         self.breaks = 0;
         self.lone_overloads = 0;
@@ -229,8 +216,9 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         self.hindered(batch, &obstacle, retry_after).await
     }
 
-    /// Only what was turned away is sent again, and less at a time. One document that stays alone with that
-    /// may be one that the server never takes.
+    /// Only what was turned away is sent again. If something was taken, the throttle makes the next request smaller,
+    /// and it may come soon. If nothing was, one item may be at fault: one document that stays alone with that may
+    /// be one that the server never takes.
     async fn overloaded(
         &mut self,
         rest: Batch,
@@ -238,10 +226,14 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         size: Size,
         retry_after: Option<u64>,
     ) -> Result<Next, WriteError> {
-        if size.items > 1 {
+        if rest.items() < size.open {
+            (self.backoff, self.lone_overloads) = (Backoff::default(), 0);
+        } else if size.items > 1 {
             self.items_max = self.items_max.min(size.items).div_ceil(2);
-        } else if size.bytes >= OVERSIZE_BYTES_MIN && self.takes_small_writes(&rest).await {
-            self.lone_overloads += 1;
+        } else if size.bytes >= OVERSIZE_BYTES_MIN {
+            // A server that takes nothing at all says nothing about this one.
+            let takes_others = self.takes_small_writes(&rest).await;
+            self.lone_overloads = if takes_others { self.lone_overloads + 1 } else { 0 };
             if self.lone_overloads >= LONE_OVERLOADS_TO_BELIEVE {
                 let Obstacle { status, kind, .. } = obstacle;
                 return self.refused_first(rest, Rejection { status, kind, field: None }).await;
@@ -280,68 +272,6 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         let hindrance = Hindrance { cause: obstacle.cause, reason, is_brief };
         self.hindered.insert(index.to_owned(), hindrance);
         Ok(Next::Send(rest))
-    }
-
-    /// A request that is refused as a whole is halved until the item at fault stands alone.
-    async fn refused_whole(
-        &mut self,
-        batch: Batch,
-        reason: Rejection,
-        size: Size,
-    ) -> Result<Next, WriteError> {
-        if size.items > 1 {
-            self.items_max = size.items / 2;
-            return Ok(Next::Send(batch));
-        }
-        self.refused_first(batch, reason).await
-    }
-
-    async fn refused_first(&mut self, batch: Batch, reason: Rejection) -> Result<Next, WriteError> {
-        match batch.refuse_first(reason) {
-            Settled::Done(receipt) => Ok(Next::Done(receipt)),
-            Settled::Again { rest, why: Open::Doubtful(reason) } => {
-                self.doubt(rest, &reason).await.map(Next::Send)
-            }
-            Settled::Again { rest, why: Open::Unsent | Open::Obstacle(_) } => Ok(Next::Send(rest)),
-            Settled::Refused(refused) => {
-                self.progressed();
-                self.bury(refused).await
-            }
-        }
-    }
-
-    /// A first refusal: the index may be at fault. It counts only if the index is as it must be, and the same
-    /// documents are refused once more.
-    async fn doubt(&mut self, mut rest: Batch, reason: &Rejection) -> Result<Batch, WriteError> {
-        let Some(index) = rest.doubtful_index().map(str::to_owned) else { return Ok(rest) };
-        match target::look(self.writer.sender.client(), &index).await {
-            Ok(Target::Sound) => return Ok(rest),
-            Ok(Target::Gone { index }) => return Err(WriteError::IndexGone { index }),
-            Ok(Target::Unsound(what)) => {
-                rest.forgive();
-                let (cause, reason) = (Cause::Misconfigured, format!("{what} ({reason})"));
-                self.hindered.insert(index, Hindrance { cause, reason, is_brief: false });
-            }
-            Err(error) => {
-                rest.forgive();
-                self.pause(Cause::Unreachable, error.to_string(), None).await;
-            }
-        }
-        Ok(rest)
-    }
-
-    async fn bury(&mut self, refused: Refused) -> Result<Next, WriteError> {
-        let Some(letters) = &self.writer.letters else {
-            let (index, reason) = (refused.index().to_owned(), refused.reason().clone());
-            return Err(WriteError::Rejected { index, reason });
-        };
-        let buried = letters.bury(refused, &mut self.tell).await?;
-        self.buried.extend(buried.hashes);
-        Ok(match buried.settled {
-            Settled::Done(receipt) => Next::Done(receipt),
-            Settled::Again { rest, .. } => Next::Send(rest),
-            Settled::Refused(refused) => return Box::pin(self.bury(refused)).await,
-        })
     }
 
     /// The same items are sent again until each has a definite answer. A connection that breaks under a large
@@ -394,7 +324,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
         tokio::time::sleep(pause).await;
     }
 
-    async fn pause(&mut self, cause: Cause, reason: String, retry_after: Option<u64>) {
+    pub(super) async fn pause(&mut self, cause: Cause, reason: String, retry_after: Option<u64>) {
         let pause = if cause.needs_operator() {
             self.backoff.next_slow()
         } else {

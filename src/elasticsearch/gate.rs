@@ -1,7 +1,7 @@
 //! What all senders of bulks share: who may send now, and how much.
 //!
-//! The circuit breaker and the throttle decide; the lock is held for a few instructions and never over an
-//! await.
+//! The lease, the circuit breaker and the throttle decide; the lock is held for a few instructions and never
+//! over an await. The lease is renewed past all of this, so whoever waits for it here is never waited for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::breaker::{Admission, Breaker, Change};
+use super::breaker::{Admission, Breaker, Change, Circuit};
+use super::lease::{Failure, Right};
+use super::sender::bulk_timeout;
 use super::unanswered::Unanswered;
 use crate::bulk::batch::Batch;
+use crate::bulk::obstacle::Cause;
 use crate::bulk::throttle::Throttle;
 use crate::settings::ElasticsearchSettings;
 
@@ -19,6 +22,16 @@ use crate::settings::ElasticsearchSettings;
 #[derive(Clone)]
 pub struct Gate {
     shared: Arc<Shared>,
+    right: Right,
+}
+
+/// Why nobody enters.
+#[derive(Clone, Debug)]
+pub enum Hold {
+    /// The breaker, for so long.
+    Breaker(Duration),
+    /// The lease is not renewed.
+    Lease(Failure),
 }
 
 struct Shared {
@@ -34,9 +47,23 @@ struct State {
     /// The server asked for a pause (`Retry-After`).
     paused_until: Option<Instant>,
     unanswered: Unanswered,
+    /// How long the server may usually go on with a request.
+    bulk_timeout: Duration,
 }
 
-/// The right to send one request. Dropping it without a report gives it back.
+impl Hold {
+    /// What stands in the way, the same in words, and for how long if that is known.
+    pub fn told(self) -> (Cause, String, Duration) {
+        match self {
+            Self::Breaker(pause) => {
+                (Cause::Unreachable, "the circuit breaker is open".to_owned(), pause)
+            }
+            Self::Lease((cause, reason)) => (cause, reason, Duration::ZERO),
+        }
+    }
+}
+
+/// The right to send one request. Whoever drops it without a report may have sent something.
 pub struct Pass {
     gate: Gate,
     is_probe: bool,
@@ -55,24 +82,44 @@ enum Entry {
 }
 
 impl Gate {
-    /// An open gate with the configured limits.
-    pub fn new(settings: &ElasticsearchSettings) -> Self {
+    /// An open gate with the configured limits, for whoever has the `right` to write.
+    pub fn new(settings: &ElasticsearchSettings, right: Right) -> Self {
         let state = State {
             breaker: Breaker::new(settings.circuit_breaker, Instant::now()),
             throttle: Throttle::new(settings.bulk_size, settings.concurrency),
             in_flight: 0,
             paused_until: None,
             unanswered: Unanswered::default(),
+            bulk_timeout: bulk_timeout(settings.request_timeout),
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+        let shared = Shared { state: Mutex::new(state), changed: Notify::new() };
+        Self { shared: Arc::new(shared), right }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a request may be sent. `waits` is told of each pause of the breaker.
-    pub async fn enter(&self, mut waits: impl FnMut(Duration)) -> Pass {
+    /// Waits until a request may be sent; for ever if another has the lease. `waits` is told of each pause of
+    /// the breaker, and why the lease is not renewed.
+    pub async fn enter(&self, mut waits: impl FnMut(Hold)) -> Pass {
+        loop {
+            let held = self.right.held(|failure| waits(Hold::Lease(failure.clone()))).await;
+            if held.is_err() {
+                return std::future::pending().await;
+            }
+            let mut pass = self.pass(|pause| waits(Hold::Breaker(pause))).await;
+            // It may have taken long.
+            if self.right.holds() {
+                return pass;
+            }
+            pass.is_reported = true;
+            pass.leave_untold(false);
+        }
+    }
+
+    /// Waits for the breaker and the throttle.
+    async fn pass(&self, mut waits: impl FnMut(Duration)) -> Pass {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
@@ -110,18 +157,23 @@ impl Gate {
             Admission::AfterProbe => return Entry::Later,
         };
         state.in_flight += 1;
-        Entry::Go(Pass {
-            gate: self.clone(),
-            is_probe,
-            is_reported: false,
-            items_max: state.throttle.items(),
-            bytes_max: state.throttle.bytes(),
-        })
+        let (items_max, bytes_max) = (state.throttle.items(), state.throttle.bytes());
+        drop(state);
+        if is_probe {
+            info!("circuit breaker half-open: one request probes");
+        }
+        Entry::Go(Pass { gate: self.clone(), is_probe, is_reported: false, items_max, bytes_max })
     }
 
-    /// Whether the breaker lets nothing pass.
-    pub fn is_open_circuit(&self) -> bool {
-        self.state().breaker.is_open()
+    /// Where the breaker stands.
+    pub fn circuit(&self) -> Circuit {
+        self.state().breaker.circuit()
+    }
+
+    /// Whether every request was answered, or is surely over.
+    pub fn is_quiet(&self) -> bool {
+        let mut state = self.state();
+        state.in_flight == 0 && state.unanswered.is_over(Instant::now())
     }
 
     /// No request before this time has passed.
@@ -144,6 +196,12 @@ impl Gate {
     pub fn was_unanswered(&self, batch: &Batch, items: usize, timeout: Duration) {
         let now = Instant::now();
         self.state().unanswered.add(batch, items, now, now + timeout);
+    }
+
+    /// A process before this one did not end in good order. What it sent, of no higher version than this, the
+    /// server may carry out for so long.
+    pub fn inherit(&self, version_max: i64, timeout: Duration) {
+        self.state().unanswered.inherit(version_max, Instant::now() + timeout);
     }
 
     /// Until when `batch` must not be sent, see [`Unanswered`].
@@ -173,6 +231,18 @@ impl Gate {
 }
 
 impl Pass {
+    fn leave_untold(&self, may_be_sent: bool) {
+        self.gate.leave(|state, now| {
+            if self.is_probe {
+                state.breaker.probe_given_up(now);
+            }
+            if may_be_sent {
+                state.unanswered.add_anything(now + state.bulk_timeout);
+            }
+            Change::None
+        });
+    }
+
     /// The cluster took all that was sent.
     pub fn accepted(mut self, items: usize) {
         self.is_reported = true;
@@ -222,22 +292,16 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.is_reported {
-            return;
+        if !self.is_reported {
+            self.leave_untold(true);
         }
-        let is_probe = self.is_probe;
-        self.gate.leave(|state, now| {
-            if is_probe {
-                state.breaker.probe_given_up(now);
-            }
-            Change::None
-        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elasticsearch::lease::{Moment, Term};
     use crate::settings::CircuitBreakerSettings;
 
     fn gate(concurrency: usize) -> Gate {
@@ -253,8 +317,10 @@ mod tests {
             in_flight: 0,
             paused_until: None,
             unanswered: Unanswered::default(),
+            bulk_timeout: Duration::from_secs(15),
         };
-        Gate { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+        let shared = Shared { state: Mutex::new(state), changed: Notify::new() };
+        Gate { shared: Arc::new(shared), right: Right::unfenced() }
     }
 
     fn now_or_never(gate: &Gate) -> Option<Pass> {
@@ -280,18 +346,53 @@ mod tests {
     async fn an_open_circuit_lets_nothing_pass() {
         let gate = gate(2);
         for _ in 0..3 {
-            assert!(!gate.is_open_circuit());
+            assert_eq!(gate.circuit(), Circuit::Closed);
             now_or_never(&gate).unwrap().failed(true);
         }
-        assert!(gate.is_open_circuit() && now_or_never(&gate).is_none());
+        assert!(gate.circuit() == Circuit::Open && now_or_never(&gate).is_none());
     }
 
     #[tokio::test]
-    async fn a_request_given_up_leaves_no_trace() {
+    async fn nobody_enters_without_the_lease() {
+        let right = Right::new(Term::of(Duration::from_secs(1)));
+        let gate = Gate { right: right.clone(), ..gate(1) };
+        assert!(now_or_never(&gate).is_none(), "not had yet");
+        right.renewed(Moment::now());
+        let pass = now_or_never(&gate).unwrap();
+        assert!(!gate.is_quiet());
+        pass.answered();
+        assert!(gate.is_quiet());
+        right.renewed(Moment::default());
+        assert!(now_or_never(&gate).is_none(), "run out");
+        right.lose(None);
+        right.renewed(Moment::now());
+        assert!(now_or_never(&gate).is_none(), "lost");
+    }
+
+    /// The probe that a lapsed lease held back is given to whoever comes next.
+    #[tokio::test]
+    async fn a_probe_is_not_lost_with_the_lease() {
+        let right = Right::new(Term::of(Duration::from_secs(1)));
+        let gate = Gate { right: right.clone(), ..gate(1) };
+        right.renewed(Moment::now());
+        for _ in 0..3 {
+            now_or_never(&gate).unwrap().failed(true);
+        }
+        gate.state().breaker.probe_at(Instant::now());
+        right.renewed(Moment::default());
+        assert!(now_or_never(&gate).is_none());
+        right.renewed(Moment::now());
+        now_or_never(&gate).unwrap().accepted(1);
+        assert_eq!(gate.circuit(), Circuit::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_request_given_up_may_have_been_sent() {
         let gate = gate(1);
         for _ in 0..10 {
             drop(now_or_never(&gate).unwrap());
         }
-        assert!(!gate.is_open_circuit());
+        assert_eq!(gate.circuit(), Circuit::Closed);
+        assert!(!gate.is_quiet() && gate.holds_version(1).is_some());
     }
 }

@@ -4,12 +4,15 @@
 //! `users-000001-write`, which every bulk names with `require_alias=true` so that nothing is ever
 //! auto-created, and, once it is complete, the readers' alias `users`.
 
+use std::time::Duration;
+
 use elasticsearch::http::Method;
 use serde_json::{Map, Value, json};
+use tracing::info;
 
 use super::client::{Answer, CallError, Client, path_segment};
-
-const WRITE_SUFFIX: &str = "-write";
+use crate::bulk::answer::WRITE_SUFFIX;
+use crate::document::tombstones;
 
 /// The physical index of a generation.
 pub fn generation_index(index: &str, generation: u32) -> String {
@@ -56,6 +59,8 @@ pub enum ReaderName {
         indices: Vec<String>,
         /// Whether the name itself is a concrete index.
         is_concrete: bool,
+        /// Whether it is a data stream.
+        is_data_stream: bool,
     },
 }
 
@@ -102,14 +107,18 @@ fn expect(what: impl FnOnce() -> String, answer: Answer) -> Result<Answer, Index
 
 /// What stands under `index`.
 pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, IndexError> {
-    let query = [("filter_path", "*.aliases")];
+    let query = [("filter_path", "*.aliases,*.data_stream")];
     let answer =
         client.call(Method::Get, &format!("/{}", path_segment(index)), &query, None).await?;
     if answer.status == 404 {
         return Ok(ReaderName::Free);
     }
     let answer = expect(|| format!("look up \"{index}\""), answer)?;
-    let indices: Vec<String> = match answer.json() {
+    let found = answer.json();
+    let is_data_stream = found
+        .as_object()
+        .is_some_and(|indices| indices.values().any(|it| it.get("data_stream").is_some()));
+    let indices: Vec<String> = match found {
         Value::Object(indices) => indices.into_iter().map(|(name, _)| name).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Vec::new()
@@ -123,7 +132,7 @@ pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, Ind
         Some(generation) => ReaderName::Generation(generation),
         None => {
             let is_concrete = indices.iter().any(|name| name == index);
-            ReaderName::Foreign { indices, is_concrete }
+            ReaderName::Foreign { indices, is_concrete, is_data_stream }
         }
     })
 }
@@ -253,6 +262,33 @@ pub async fn extend_mappings(
     let path = format!("/{}/_mapping", path_segment(&physical));
     let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
     expect(|| format!("map further fields of \"{physical}\""), answer).map(|_| ())
+}
+
+/// Lets a generation that is there remember deletes for as long as `body`, with which it would be made now, says,
+/// if it does so for less than `min`.
+pub async fn keep_tombstones(
+    client: &Client,
+    index: &str,
+    generation: u32,
+    body: &Value,
+    min: Duration,
+) -> Result<(), IndexError> {
+    let physical = generation_index(index, generation);
+    let path = format!("/{}/_settings", path_segment(&physical));
+    let what = || format!("look up the settings of \"{physical}\"");
+    let answer = client.call(Method::Get, &path, &[("flat_settings", "true")], None).await?;
+    let answer = expect(what, answer)?.json();
+    let settings = answer.get(&physical).and_then(|index| index.get("settings"));
+    let set = settings.and_then(|settings| settings.get(tombstones::SETTING));
+    let kept = set.map_or(Some(tombstones::SERVER_DEFAULT), tombstones::parse);
+    let wanted = body.get("settings").and_then(Value::as_object).and_then(tombstones::of);
+    let Some(wanted) = wanted.filter(|_| kept.is_some_and(|kept| kept < min)) else {
+        return Ok(());
+    };
+    info!(index = physical, before = ?set, now = %wanted, "{}: deletes are remembered for longer", tombstones::SETTING);
+    let change = json!({ tombstones::SETTING: wanted });
+    let answer = client.call(Method::Put, &path, &[], Some(&change)).await?;
+    expect(|| format!("set {} of \"{physical}\"", tombstones::SETTING), answer).map(|_| ())
 }
 
 /// Removes a generation; one that is not there is as good.

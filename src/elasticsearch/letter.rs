@@ -1,5 +1,6 @@
 //! What a dead letter says, and under which id.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::index::{physical_of, readers_name_of};
 use crate::bulk::answer::Action;
 use crate::bulk::batch::Item;
 use crate::bulk::obstacle::Rejection;
+use crate::bulk::write::write_routing;
 use crate::document::id;
 use crate::document::json::write_string;
 use crate::lsn::Lsn;
@@ -17,9 +19,9 @@ use crate::pipeline::Epoch;
 /// A document above this size is left out of its letter.
 pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// One refused write. Beside the document's id, which is the row's key, it holds no column value unless the
-/// document itself is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One refused write. Beside the document's id, which is the row's key, and its routing it holds no column value
+/// unless the document itself is kept.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
     /// The slot whose stream brought it.
     pub slot: String,
@@ -29,6 +31,9 @@ pub struct Letter {
     pub index: String,
     /// Id of the document.
     pub document_id: String,
+    /// Its routing, where it has one: without it the document cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<String>,
     /// `index` or `delete`.
     pub action: String,
     /// Version of the refused write, and of the letter.
@@ -52,10 +57,22 @@ pub struct Letter {
     pub document: Option<String>,
 }
 
+/// Without the document and its id.
+impl fmt::Debug for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letter")
+            .field("table", &self.table)
+            .field("index", &self.index)
+            .field("lsn", &self.lsn)
+            .field("reason", &self.reason())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Letter {
     /// The letter of a refused item.
     pub fn of(item: &Item<'_>, reason: &Rejection, slot: &str, time: &str, keeps: bool) -> Self {
-        let (alias, document_id) = names_in(item.key);
+        let (alias, document_id) = names_in(item.name);
         let size = item.document.len();
         let document = || String::from_utf8_lossy(item.document).into_owned();
         Self {
@@ -63,6 +80,7 @@ impl Letter {
             table: None,
             index: physical_of(&alias).to_owned(),
             document_id,
+            routing: routing_in(item.routing),
             action: match item.action {
                 Action::Index => "index".to_owned(),
                 Action::Delete => "delete".to_owned(),
@@ -113,20 +131,35 @@ pub fn letter_id(index: &str, document_id: &str) -> String {
 }
 
 /// `"_index":"…","_id":"…"` as it stands in an action line.
-pub fn item_key(index: &str, document_id: &str) -> Vec<u8> {
-    let mut key = b"\"_index\":".to_vec();
-    write_string(index.as_bytes(), &mut key);
-    key.extend_from_slice(b",\"_id\":");
-    write_string(document_id.as_bytes(), &mut key);
-    key
+pub fn document_name(index: &str, document_id: &str) -> Vec<u8> {
+    let mut name = b"\"_index\":".to_vec();
+    write_string(index.as_bytes(), &mut name);
+    name.extend_from_slice(b",\"_id\":");
+    write_string(document_id.as_bytes(), &mut name);
+    name
 }
 
-/// The index and the id in such a key.
-pub fn names_in(key: &[u8]) -> (String, String) {
-    let object = [b"{", key, b"}"].concat();
+/// The index and the id in such a name.
+pub fn names_in(name: &[u8]) -> (String, String) {
+    let object = [b"{", name, b"}"].concat();
     let names: Value = serde_json::from_slice(&object).unwrap_or_default();
     let name = |name: &str| names.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     (name("_index"), name("_id"))
+}
+
+/// A routing as it stands behind such a name; nothing where there is none.
+pub fn rendered_routing(routing: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some(routing) = routing {
+        write_routing(routing.as_bytes(), &mut out);
+    }
+    out
+}
+
+fn routing_in(rendered: &[u8]) -> Option<String> {
+    let object = [b"{", rendered.strip_prefix(b",")?, b"}"].concat();
+    let object: Value = serde_json::from_slice(&object).ok()?;
+    object.get("routing").and_then(Value::as_str).map(str::to_owned)
 }
 
 fn lsn_of(version: i64) -> Lsn {
@@ -181,13 +214,19 @@ pub fn index_body() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bulk::open::{OpenBatch, document_hash};
+    use crate::bulk::open::OpenBatch;
+    use crate::bulk::write::Write;
 
     fn letter(document: &str, keeps: bool) -> Letter {
-        let key = item_key("users-000003-write", "a\"b,~0");
+        letter_routed(None, document, keeps)
+    }
+
+    fn letter_routed(routing: Option<&str>, document: &str, keeps: bool) -> Letter {
+        let (name, routing) =
+            (document_name("users-000003-write", "a\"b,~0"), rendered_routing(routing));
         let mut open = OpenBatch::new(0);
         let version = Epoch(2).version(Lsn::new(0x16_B374_D848)).unwrap();
-        open.push(Action::Index, &key, document_hash(&key), version, document.as_bytes());
+        open.push(&Write::index(&name, version, document.as_bytes()).routed(&routing));
         let batch = open.seal();
         let reason = Rejection { status: 400, kind: "t".to_owned(), field: Some("age".to_owned()) };
         let item = batch.each().next().unwrap();
@@ -207,9 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_keeps_the_routing_and_an_older_one_has_none() {
+        let letter = letter_routed(Some("D\"E"), "{}", false);
+        assert_eq!(letter.routing.as_deref(), Some("D\"E"));
+        let mut stored = serde_json::to_value(&letter).unwrap();
+        assert_eq!(serde_json::from_value::<Letter>(stored.clone()).unwrap(), letter);
+        stored.as_object_mut().unwrap().remove("routing");
+        assert_eq!(serde_json::from_value::<Letter>(stored).unwrap().routing, None);
+    }
+
+    #[test]
     fn holds_the_document_only_if_it_is_to_be_kept_and_not_too_large() {
         assert_eq!(letter("{}", true).document.as_deref(), Some("{}"));
         assert_eq!(letter("{}", false).document, None);
+        let shown = format!("{:?}", letter("CANARY", true));
+        assert!(
+            shown.contains("age") && !shown.contains("CANARY") && !shown.contains("a\"b"),
+            "{shown}"
+        );
         assert_eq!(letter(&"x".repeat(DOCUMENT_BYTES_MAX + 1), true).document, None);
     }
 

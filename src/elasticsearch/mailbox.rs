@@ -15,7 +15,7 @@ use crate::bulk::settle::{Open, Settled};
 
 /// Writes letters, and removes them.
 #[derive(Clone)]
-pub(super) struct Mailbox {
+pub struct Mailbox {
     sender: Sender,
     gate: Gate,
 }
@@ -56,12 +56,15 @@ impl Mailbox {
         }
     }
 
-    /// Sends `batch` once; its receipt if all of it is confirmed by that.
-    pub(super) async fn try_once(&self, batch: Batch) -> Option<Receipt> {
+    /// Sends each part of `batch` once; its receipt if all of it is confirmed by that.
+    pub(super) async fn try_once(&self, mut batch: Batch) -> Option<Receipt> {
         let mut items_max = usize::MAX;
-        match self.step(batch, &mut items_max).await {
-            Step::Done(receipt) => Some(receipt),
-            Step::Next(_) | Step::Wait(..) => None,
+        loop {
+            batch = match self.step(batch, &mut items_max).await {
+                Step::Done(receipt) => return Some(receipt),
+                Step::Next(rest) => rest,
+                Step::Wait(..) => return None,
+            };
         }
     }
 

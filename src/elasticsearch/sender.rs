@@ -12,6 +12,11 @@ use crate::bulk::settle::Settled;
 /// not answered is over soon after, and shards that are missing are named before the whole is given up.
 const BULK_TIMEOUT_DIVISOR: u32 = 2;
 
+/// How long the server may go on with a bulk whose answer is waited for so long.
+pub(super) fn bulk_timeout(request_timeout: Duration) -> Duration {
+    request_timeout / BULK_TIMEOUT_DIVISOR
+}
+
 /// Sends requests; clones share the client's connections.
 #[derive(Clone)]
 pub struct Sender {
@@ -55,7 +60,7 @@ impl Unanswered {
 impl Sender {
     /// A sender over a client.
     pub fn new(client: Client) -> Self {
-        let bulk_timeout = client.request_timeout() / BULK_TIMEOUT_DIVISOR;
+        let bulk_timeout = bulk_timeout(client.request_timeout());
         Self { client, bulk_timeout }
     }
 

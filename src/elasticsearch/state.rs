@@ -2,16 +2,16 @@
 //!
 //! It is written before an LSN is confirmed to Postgres, so its LSN is never below the slot's. A slot that
 //! is ahead of it therefore proves a gap: someone else consumed the slot, it was made anew, or the cluster
-//! was restored. Writes are conditional on the document's sequence number: a second waldex on the same
-//! slot is noticed at its first write.
+//! was restored. Writes are conditional on the document's sequence number, and each renews the lease that
+//! keeps a second waldex on the same slot out.
 
 use std::collections::BTreeMap;
 
-use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::client::{CallError, Client, path_segment};
+use super::client::{Answer, CallError};
+use super::holder::Lease;
+use crate::bulk::obstacle::Cause;
 use crate::lsn::Lsn;
 use crate::pipeline::DurableLsn;
 use crate::run::schema::TableSource;
@@ -19,13 +19,13 @@ use crate::run::schema::TableSource;
 /// The index that holds one document a slot.
 pub const STATE_INDEX: &str = "waldex-state";
 
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// What is remembered of one slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    format: u32,
+    pub(super) format: u32,
     /// `IDENTIFY_SYSTEM`: the cluster the LSNs belong to.
     pub system_id: String,
     /// `IDENTIFY_SYSTEM`: the timeline they were last read on.
@@ -51,8 +51,14 @@ pub struct State {
     /// None while a stream runs, and after one that did not end in good order.
     #[serde(default, with = "lsn_text_option")]
     pub written_lsn: Option<Lsn>,
+    /// When everything was last built anew because the slot was lost, microseconds since 2000-01-01 UTC.
+    #[serde(default)]
+    pub rebuilt_at_micros: Option<i64>,
     /// Who wrote this last.
     pub instance: String,
+    /// The lease of whoever did; none if it was released, and in a state that is older than this field.
+    #[serde(default)]
+    pub lease: Option<Lease>,
     /// By schema-qualified name.
     pub tables: BTreeMap<String, TableState>,
 }
@@ -78,8 +84,8 @@ pub struct TableState {
     pub previous_generation: Option<u32>,
     /// Whether readers see `generation`.
     pub readable: bool,
-    /// What the load was certain to see (`pg_current_snapshot()` before its first chunk), until the stream
-    /// has passed `load_end_lsn`.
+    /// What the load was certain to see (`pg_current_snapshot()` before its first chunk). Kept when the stream
+    /// has passed `load_end_lsn`, too: a crash of Postgres sends what comes before it once more.
     #[serde(default)]
     pub load_snapshot: Option<String>,
     /// The definition the generation was made for; none in a state that is older than this field.
@@ -88,6 +94,10 @@ pub struct TableState {
     /// Whether columns came or went since the load: documents not written since do not show it.
     #[serde(default)]
     pub refresh_recommended: bool,
+    /// Why index and table may differ in whole documents, since rows came or went without a change in the
+    /// stream.
+    #[serde(default)]
+    pub reload_recommended: Option<String>,
 }
 
 impl State {
@@ -112,8 +122,23 @@ impl State {
             durable_lsn: start,
             durable_as_of_micros: None,
             written_lsn: Some(start),
+            rebuilt_at_micros: None,
             instance: String::new(),
+            lease: None,
             tables: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it only holds the lease for a start that has not come further.
+    pub fn is_claim(&self) -> bool {
+        self.durable_lsn == Lsn::ZERO && self.tables.is_empty()
+    }
+
+    /// Who wrote this last, for an operator.
+    pub fn holder(&self) -> String {
+        match &self.lease {
+            Some(lease) => format!("instance {} ({lease})", self.instance),
+            None => format!("instance {}", self.instance),
         }
     }
 }
@@ -161,7 +186,7 @@ mod lsn_text_option {
 pub struct RecordedLsn(Lsn);
 
 impl RecordedLsn {
-    fn new(reached: DurableLsn, in_document: Lsn) -> Self {
+    pub(super) fn new(reached: DurableLsn, in_document: Lsn) -> Self {
         Self(reached.lsn().min(in_document))
     }
 
@@ -196,12 +221,18 @@ pub enum StateError {
         reason: String,
     },
     /// Somebody else wrote it.
-    #[error("another waldex (instance {other}) wrote the state document of slot \"{slot}\"")]
+    #[error("another waldex has the lease on slot \"{slot}\": {other}")]
     Taken {
         /// The slot.
         slot: String,
-        /// Its instance name.
+        /// Who.
         other: String,
+    },
+    /// It was removed under our hands.
+    #[error("the state document of slot \"{slot}\" is gone")]
+    Gone {
+        /// The slot.
+        slot: String,
     },
 }
 
@@ -211,146 +242,26 @@ impl StateError {
         match self {
             Self::Call(_) => true,
             Self::Refused { status, .. } => matches!(status, 401 | 403 | 408 | 429 | 500..),
-            Self::Unreadable { .. } | Self::Taken { .. } => false,
+            Self::Unreadable { .. } | Self::Taken { .. } | Self::Gone { .. } => false,
         }
     }
-}
 
-/// Reads and writes the state document of one slot.
-#[derive(Clone)]
-pub struct StateStore {
-    client: Client,
-    slot: String,
-    /// Tells our writes from those of another waldex.
-    instance: String,
-    /// `_seq_no` and `_primary_term` of the document as we know it.
-    seen: Option<(u64, u64)>,
-}
-
-impl StateStore {
-    /// The store of a slot; `instance` is unlike that of any other process.
-    pub fn new(client: Client, slot: &str, instance: String) -> Self {
-        Self { client, slot: slot.to_owned(), instance, seen: None }
+    pub(super) fn refused(what: &'static str, answer: &Answer) -> Self {
+        Self::Refused { what, status: answer.status, kind: answer.error_kind() }
     }
 
-    fn path(&self) -> String {
-        format!("/{STATE_INDEX}/_doc/{}", path_segment(&self.slot))
-    }
-
-    /// The state, if there is one. Also the first call that proves address and credentials.
-    pub async fn read(&mut self) -> Result<Option<State>, StateError> {
-        let answer = self.client.call(Method::Get, &self.path(), &[], None).await?;
-        self.seen = None;
-        if answer.status == 404 {
-            return Ok(None);
-        }
-        if !answer.is_success() {
-            let (status, kind) = (answer.status, answer.error_kind());
-            return Err(StateError::Refused { what: "read", status, kind });
-        }
-        let unreadable =
-            |reason: String| StateError::Unreadable { slot: self.slot.clone(), reason };
-        let mut json = answer.json();
-        let number = |name: &str| json.get(name).and_then(Value::as_u64);
-        let seen = number("_seq_no").zip(number("_primary_term"));
-        let source = json.get_mut("_source").map(Value::take).unwrap_or_default();
-        let state: State =
-            serde_json::from_value(source).map_err(|error| unreadable(error.to_string()))?;
-        if state.format != FORMAT {
-            return Err(unreadable(format!("format {}, not {FORMAT}", state.format)));
-        }
-        self.seen = seen;
-        Ok(Some(state))
-    }
-
-    /// Creates the index if it is not there.
-    pub async fn prepare(&self) -> Result<(), StateError> {
-        let body = json!({
-            "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "hidden": true},
-            "mappings": {"dynamic": false},
-        });
-        let path = format!("/{STATE_INDEX}");
-        let answer = self.client.call(Method::Put, &path, &[], Some(&body)).await?;
-        let exists = answer.error_kind() == "resource_already_exists_exception";
-        if answer.is_success() || (answer.status == 400 && exists) {
-            return Ok(());
-        }
-        let (status, kind) = (answer.status, answer.error_kind());
-        Err(StateError::Refused { what: "write", status, kind })
-    }
-
-    /// Writes the state, if the document is still as we know it.
-    pub async fn write(&mut self, state: &State) -> Result<(), StateError> {
-        let mut state = state.clone();
-        state.instance.clone_from(&self.instance);
-        let body = serde_json::to_value(&state).unwrap_or_default();
-        let condition = match self.seen {
-            Some((seq_no, term)) => {
-                vec![("if_seq_no", seq_no.to_string()), ("if_primary_term", term.to_string())]
+    /// The same as a lane would tell it.
+    pub(super) fn obstacle(&self) -> (Cause, String) {
+        let cause = match self {
+            Self::Refused { status, kind, .. } => {
+                Cause::of(*status, kind).unwrap_or(Cause::Misconfigured)
             }
-            None => vec![("op_type", "create".to_owned())],
+            Self::Call(_) => Cause::Unreachable,
+            Self::Unreadable { .. } | Self::Taken { .. } | Self::Gone { .. } => {
+                Cause::Misconfigured
+            }
         };
-        let query: Vec<(&str, &str)> =
-            condition.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.client.call(Method::Put, &self.path(), &query, Some(&body)).await?;
-        if answer.status == 409 {
-            return self.resolve_conflict(&state).await;
-        }
-        if !answer.is_success() {
-            let (status, kind) = (answer.status, answer.error_kind());
-            return Err(StateError::Refused { what: "write", status, kind });
-        }
-        let json = answer.json();
-        let number = |name: &str| json.get(name).and_then(Value::as_u64);
-        self.seen = number("_seq_no").zip(number("_primary_term"));
-        Ok(())
-    }
-
-    /// A conflict is our own write whose answer was lost, or another waldex.
-    async fn resolve_conflict(&mut self, state: &State) -> Result<(), StateError> {
-        let before = self.seen;
-        match self.read().await {
-            Ok(Some(found)) if found == *state => Ok(()),
-            Ok(Some(found)) if found.instance == self.instance => {
-                // An earlier write of ours: it holds less than this one, which goes on top of it.
-                Box::pin(self.write(state)).await
-            }
-            Ok(found) => Err(StateError::Taken {
-                slot: self.slot.clone(),
-                other: found.map_or_else(String::new, |found| found.instance),
-            }),
-            Err(error) => {
-                self.seen = before;
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes the state with a new durable position; the answer may be confirmed to Postgres. The
-    /// document's position never goes back while changes below it are sent again.
-    pub async fn record(
-        &mut self,
-        state: &mut State,
-        durable: DurableLsn,
-    ) -> Result<RecordedLsn, StateError> {
-        let mut next = state.clone();
-        if durable.lsn() >= state.durable_lsn {
-            next.durable_lsn = durable.lsn();
-            next.durable_as_of_micros = durable.as_of_micros();
-        }
-        self.write(&next).await?;
-        *state = next;
-        Ok(RecordedLsn::new(durable, state.durable_lsn))
-    }
-
-    /// Removes the document.
-    pub async fn remove(&self) -> Result<(), StateError> {
-        let answer = self.client.call(Method::Delete, &self.path(), &[], None).await?;
-        if answer.is_success() || answer.status == 404 {
-            return Ok(());
-        }
-        let (status, kind) = (answer.status, answer.error_kind());
-        Err(StateError::Refused { what: "write", status, kind })
+        (cause, format!("the lease is not renewed: {self}"))
     }
 }
 

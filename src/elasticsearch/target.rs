@@ -43,7 +43,7 @@ pub async fn look(client: &Client, write_alias: &str) -> Result<Target, CallErro
     }
 }
 
-fn judge(write_alias: &str, physical: &str, found: &Value) -> Target {
+pub(super) fn judge(write_alias: &str, physical: &str, found: &Value) -> Target {
     let pointer = format!("/aliases/{}/is_write_index", write_alias.replace('~', "~0"));
     let marked = |index: &Value| index.pointer(&pointer).and_then(Value::as_bool);
     let all: Vec<(&String, Option<bool>)> = found
@@ -104,11 +104,12 @@ async fn remove_stray(client: &Client, write_alias: &str) -> Result<(), CallErro
     Ok(())
 }
 
-/// Whether the cluster takes a small write to this index: the delete of a document that is not there.
+/// Whether the cluster takes a small write to this index: the delete of a document that is not there. With a
+/// routing, which an index may require and none refuses.
 pub async fn takes_small_writes(client: &Client, write_alias: &str) -> bool {
     let item = format!(
-        "{{\"delete\":{{\"_index\":\"{write_alias}\",\"_id\":\"{PROBE_ID}\",\"version\":0,\
-         \"version_type\":\"external_gte\"}}}}\n"
+        "{{\"delete\":{{\"_index\":\"{write_alias}\",\"_id\":\"{PROBE_ID}\",\
+         \"routing\":\"{PROBE_ID}\",\"version\":0,\"version_type\":\"external_gte\"}}}}\n"
     );
     let query = [("filter_path", "items.*.status,items.*.error.type")];
     let Ok(answer) = client.bulk(&query, item.into()).await else { return false };

@@ -8,14 +8,14 @@ use serde_json::json;
 
 use super::client::Client;
 use super::index::physical_of;
-use super::letter::{Letter, item_key};
+use super::letter::{Letter, document_name, rendered_routing};
 use super::retry::Backoff;
 use super::scan::{Scan, ScanError};
 use super::target::{self, Target};
 use super::writer::{Event, Waiting, WriteError, Writer};
-use crate::bulk::answer::Action;
 use crate::bulk::obstacle::Cause;
-use crate::bulk::open::{OpenBatch, document_hash};
+use crate::bulk::open::OpenBatch;
+use crate::bulk::write::Write;
 
 /// Removes every document behind `write_alias` that is not newer than `version`, and the dead letters of
 /// such, waiting out outages.
@@ -87,7 +87,8 @@ async fn scan(
     removed: &mut u64,
     tell: &mut impl FnMut(Event),
 ) -> Result<(), Failed> {
-    let mut scan = Scan::start(client, write_alias, &json!({"match_all": {}}), false).await?;
+    let mut scan =
+        Scan::start(client, write_alias, &json!({"match_all": {}}), &json!(false)).await?;
     loop {
         let page = scan.next_page().await?;
         if page.is_empty() {
@@ -95,11 +96,13 @@ async fn scan(
         }
         let mut batch = OpenBatch::new(0);
         for hit in &page {
-            let key = item_key(write_alias, &hit.id);
-            batch.push(Action::Delete, &key, document_hash(&key), version, &[]);
+            let routing = rendered_routing(hit.routing.as_deref());
+            let name = document_name(write_alias, &hit.id);
+            batch.push(&Write::delete(&name, version).routed(&routing));
         }
         let receipt = writer.write(batch.seal(), &mut *tell).await.map_err(Failed::Write)?;
         *removed += receipt.applied();
+        tell(Event::Removed);
     }
     if let Some(letters) = writer.letters() {
         let physical = physical_of(write_alias);

@@ -4,11 +4,14 @@
 //! until each has a definite answer; versions make that harmless. An outage of any length is waited out, and
 //! so is whatever an operator can put right.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::breaker::Circuit;
 use super::dead_letter::DeadLetters;
-use super::delivery::{Delivered, Delivery, Hindered, Hindrance};
+use super::delivery::{Delivered, Delivery};
 use super::gate::Gate;
+use super::mailbox::Mailbox;
 use super::retry::Backoff;
 use super::sender::Sender;
 use crate::bulk::batch::{Batch, Receipt};
@@ -72,6 +75,8 @@ pub enum Event {
     Waiting(Waiting),
     /// Documents were refused, and their dead letters are durable.
     Buried(Buried),
+    /// Some documents of a truncated table are gone.
+    Removed,
 }
 
 /// Why it waits.
@@ -100,6 +105,20 @@ pub struct Buried {
     pub reason: Rejection,
 }
 
+/// Why writes to an index wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// What stands in the way.
+    pub cause: Cause,
+    /// The same in words.
+    pub reason: String,
+    /// Whether trying again at once may help.
+    pub is_brief: bool,
+}
+
+/// Indices that cannot be written to, by the name that bulks give them.
+pub type Hindered = BTreeMap<String, Hindrance>;
+
 /// Sends batches, one at a time.
 #[derive(Clone)]
 pub struct Writer {
@@ -127,14 +146,24 @@ impl Writer {
         self.letters.as_ref()
     }
 
+    /// The way of dead letters, past the same gate.
+    pub fn mailbox(&self) -> Mailbox {
+        Mailbox::new(self.sender.clone(), self.gate.clone())
+    }
+
     /// How long the server may go on with a request.
     pub fn bulk_timeout(&self) -> Duration {
         self.sender.bulk_timeout()
     }
 
     /// Whether requests pause because most of them fail.
-    pub fn is_circuit_open(&self) -> bool {
-        self.gate.is_open_circuit()
+    pub fn circuit(&self) -> Circuit {
+        self.gate.circuit()
+    }
+
+    /// Whether every request was answered, or is surely over.
+    pub fn is_quiet(&self) -> bool {
+        self.gate.is_quiet()
     }
 
     /// Sends `batch` until every item is confirmed: applied, superseded, or buried. `tell` hears of everything
@@ -179,7 +208,7 @@ impl Writer {
         *hindered = now_hindered;
         if let Some(letters) = self.letters.as_ref().filter(|_| !outdated.is_empty()) {
             if let Delivered::Stuck(rest) = &delivered {
-                kept.extend(rest.each().map(|item| document_hash(item.key)));
+                kept.extend(rest.each().map(|item| document_hash(item.name)));
             }
             // What was refused once and is written now has no letter any more; before the receipt is given
             // away, or a crash would leave the letter for ever.
@@ -194,6 +223,11 @@ impl Writer {
         if let Some(until) = self.gate.holds(batch) {
             wait_until(until.into(), tell).await;
         }
+    }
+
+    /// A process before this one did not end in good order and may have sent anything up to this version.
+    pub fn inherit(&self, version_max: i64) {
+        self.gate.inherit(version_max, self.bulk_timeout());
     }
 
     /// Waits until no unanswered request can write anything of this version any more.
@@ -224,7 +258,8 @@ pub fn wait_for(
 async fn wait_until(until: tokio::time::Instant, tell: &mut impl FnMut(Event)) {
     tell(Event::Waiting(Waiting {
         cause: Cause::Unanswered,
-        reason: "an earlier request of the same transaction was not answered and may still be carried out"
+        reason: "an earlier request of the same transaction, perhaps of a process that was killed, was not \
+                 answered and may still be carried out"
             .to_owned(),
         attempts: 0,
         pause: until.saturating_duration_since(tokio::time::Instant::now()),

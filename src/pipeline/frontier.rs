@@ -79,6 +79,11 @@ impl Frontier {
         }
     }
 
+    /// Whether a transaction may end here: not before what was received already.
+    pub(super) fn is_next(&self, end_lsn: Lsn) -> bool {
+        end_lsn >= self.commits.back().map_or(self.durable.lsn, |last| last.end_lsn)
+    }
+
     /// Moves over every commit all of whose writes are numbered below `unconfirmed`, the lowest write
     /// that is not confirmed.
     pub(super) fn advance(&mut self, unconfirmed: Sequence) {
@@ -137,6 +142,16 @@ mod tests {
         assert_eq!(durable(&frontier), 0);
         frontier.advance(2);
         assert_eq!(durable(&frontier), 150);
+    }
+
+    /// A server that says it stands beyond what it sends next is broken: an error, not an end by assertion.
+    #[test]
+    fn a_commit_before_what_was_received_is_not_the_next() {
+        let mut frontier = Frontier::new();
+        frontier.idle_at(Lsn::new(300), 0);
+        assert!(!frontier.is_next(Lsn::new(299)) && frontier.is_next(Lsn::new(300)));
+        frontier.commit(1, Lsn::new(400), 0);
+        assert!(!frontier.is_next(Lsn::new(399)) && frontier.is_next(Lsn::new(401)));
     }
 
     #[test]

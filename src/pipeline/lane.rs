@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use super::Tick;
-use crate::bulk::answer::Action;
 use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
 use crate::bulk::open::OpenBatch;
+use crate::bulk::write::Write;
 
 /// Which lane; `0..concurrency`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,6 @@ pub struct BatchLimits {
     /// Time between two requests of a lane that is not full, in milliseconds, so that single-row commits
     /// share a request. A lane that was idle for so long sends at once.
     pub pace_ms: u64,
-}
-
-/// One write, ready for the body.
-pub(super) struct Write<'a> {
-    pub(super) action: Action,
-    pub(super) key: &'a [u8],
-    pub(super) hash: u64,
-    pub(super) version: i64,
-    pub(super) document: &'a [u8],
 }
 
 struct InFlight {
@@ -60,7 +51,7 @@ impl Lane {
     }
 
     pub(super) fn push(&mut self, sequence: Sequence, write: &Write<'_>, limits: BatchLimits) {
-        let cost = OpenBatch::cost(write.key, write.document);
+        let cost = OpenBatch::cost(write);
         let is_full = self.open.as_ref().is_some_and(|open| {
             open.documents() >= limits.documents_max || open.body_bytes() + cost > limits.bytes_max
         });
@@ -68,7 +59,7 @@ impl Lane {
             self.seal_open();
         }
         let open = self.open.get_or_insert_with(|| OpenBatch::new(sequence));
-        open.push(write.action, write.key, write.hash, write.version, write.document);
+        open.push(write);
     }
 
     fn seal_open(&mut self) {
@@ -162,18 +153,14 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bulk::open::document_hash;
     use crate::bulk::settle::Settled;
 
     const LIMITS: BatchLimits = BatchLimits { documents_max: 10, bytes_max: 10_000, pace_ms: 0 };
     const GONE: &[u8] = br#"{"items":[{"delete":{"status":404}}]}"#;
 
     fn push(lane: &mut Lane, sequence: Sequence, index: &str) {
-        let key = format!(r#""_index":"{index}","_id":"{sequence}""#);
-        let hash = document_hash(key.as_bytes());
-        let (action, version) = (Action::Delete, 1);
-        let write = Write { action, key: key.as_bytes(), hash, version, document: &[] };
-        lane.push(sequence, &write, LIMITS);
+        let name = format!(r#""_index":"{index}","_id":"{sequence}""#);
+        lane.push(sequence, &Write::delete(name.as_bytes(), 1), LIMITS);
     }
 
     fn done(batch: Batch) -> Receipt {

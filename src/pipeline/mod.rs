@@ -7,6 +7,8 @@
 //! Assumes that frames arrive in the order of one replication connection, protocol 1, `streaming` off:
 //! whole transactions in commit order.
 
+mod counters;
+mod error;
 mod frontier;
 mod lane;
 mod layout;
@@ -17,25 +19,26 @@ mod work;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use counters::Counters;
+pub use error::PipelineError;
 pub use frontier::DurableLsn;
 pub use lane::{BatchLimits, LaneId};
 pub use row::BinaryColumn;
 pub use target::TablePlan;
 pub use work::{Reselect, Truncate, Work};
 
-use crate::bulk::answer::Action;
 use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
-use crate::bulk::open::document_hash;
+use crate::bulk::write::Write;
 use crate::document::Field;
-use crate::document::projection::ProjectionError;
 use crate::lsn::Lsn;
-use crate::pgoutput::decode::{DecodeError, decode};
-use crate::pgoutput::envelope::{EnvelopeError, Frame};
+use crate::pgoutput::decode::decode;
+use crate::pgoutput::envelope::Frame;
 use crate::pgoutput::message::{Message, OldTuple};
 use crate::pgoutput::relation::Relation;
 use crate::pgoutput::tuple::Tuple;
 use frontier::Frontier;
-use lane::{Lane, Write};
+use lane::Lane;
+use row::Before;
 use target::Target;
 
 /// Monotonic time in milliseconds since an arbitrary start, handed in by the shell.
@@ -81,69 +84,6 @@ pub struct Limits {
     pub batch: BatchLimits,
     /// Bytes between decode and confirmation; reading stops above it, so one frame may exceed it.
     pub memory_budget_bytes: usize,
-}
-
-/// The stream or its configuration is not what it must be; nothing is lost, the slot stays where it is.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    /// Damaged or unknown envelope.
-    #[error("replication stream: {0}")]
-    Envelope(#[from] EnvelopeError),
-    /// Damaged or unsupported message.
-    #[error("replication stream: {0}")]
-    Decode(#[from] DecodeError),
-    /// A tuple in binary form.
-    #[error("replication stream: {0}")]
-    Binary(#[from] BinaryColumn),
-    /// A message out of its place.
-    #[error("replication stream: {0}")]
-    Order(&'static str),
-    /// A change of a table that was never described.
-    #[error("replication stream: a change of relation {0}, which was not announced")]
-    UnknownRelation(u32),
-    /// The table no longer fits its configuration.
-    #[error("table \"{table}\": {source}")]
-    Projection {
-        /// Schema-qualified name.
-        table: String,
-        /// What does not fit.
-        source: ProjectionError,
-    },
-    /// WAL beyond what a version can hold.
-    #[error("LSN {0} does not fit a document version (64 PiB of WAL)")]
-    LsnTooLarge(Lsn),
-}
-
-/// Counted since the pipeline was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Inserts, updates and deletes of configured tables, and copied rows.
-    pub rows: u64,
-    /// Transactions received whole.
-    pub transactions: u64,
-    /// Items the server applied.
-    pub applied: u64,
-    /// Items for which the server held something newer.
-    pub superseded: u64,
-    /// Items that the server refused, whose dead letters are durable.
-    pub dead_lettered: u64,
-    /// Rows whose columns were selected again.
-    pub reselected: u64,
-}
-
-impl Counters {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            rows: self.rows + other.rows,
-            transactions: self.transactions + other.transactions,
-            applied: self.applied + other.applied,
-            superseded: self.superseded + other.superseded,
-            dead_lettered: self.dead_lettered + other.dead_lettered,
-            reselected: self.reselected + other.reselected,
-        }
-    }
 }
 
 enum Stalled {
@@ -208,7 +148,8 @@ pub struct Pipeline {
 #[derive(Default)]
 struct Scratch {
     id: Vec<u8>,
-    key: Vec<u8>,
+    name: Vec<u8>,
+    routing: Vec<u8>,
     document: Vec<u8>,
 }
 
@@ -332,6 +273,11 @@ impl Pipeline {
             }
             Message::Commit(commit) => {
                 self.transaction.take().ok_or(PipelineError::Order("a commit without a begin"))?;
+                if !self.frontier.is_next(commit.end_lsn) {
+                    return Err(PipelineError::Order(
+                        "a transaction ends before one that came first",
+                    ));
+                }
                 self.counters.transactions += 1;
                 self.frontier.commit(self.next, commit.end_lsn, commit.commit_time_micros);
                 self.received = self.received.max(commit.end_lsn);
@@ -340,10 +286,11 @@ impl Pipeline {
             }
             Message::Relation(relation) => self.announce(&relation),
             Message::Insert { relation, new } => {
-                self.upsert(payload, relation, None, &new, reselected)
+                self.upsert(payload, relation, Before::Nothing, &new, reselected)
             }
             Message::Update { relation, old, new } => {
-                self.upsert(payload, relation, old.as_ref(), &new, reselected)
+                let before = old.as_ref().map_or(Before::Unsent, Before::Row);
+                self.upsert(payload, relation, before, &new, reselected)
             }
             Message::Delete { relation, old } => self.delete(relation, &old),
             Message::Truncate { relations, .. } => self.truncate(relations.iter()),
@@ -358,14 +305,12 @@ impl Pipeline {
     fn announce(&mut self, relation: &Relation) -> Result<Option<Work>, PipelineError> {
         let is_newer = self.open_transaction()?.commit_lsn > self.planned_as_of;
         let name = (relation.schema.clone(), relation.name.clone());
-        let target = self.tables.get(&name).map(|plan| Target::new(Arc::clone(plan), relation));
-        let is_as_planned = match &target {
-            Some(target) => target.is_as_planned(),
-            // A planned table under another name is not the table that was planned.
-            None => {
-                !self.takes_new_tables
-                    && self.tables.values().all(|plan| plan.relation().oid != relation.oid)
-            }
+        // By its OID: in a backlog it may have another name, and another table its name.
+        let plan = self.tables.iter().find(|(_, plan)| plan.relation().oid == relation.oid);
+        let target = plan.map(|(_, plan)| Target::new(Arc::clone(plan), relation));
+        let is_as_planned = match (&target, plan) {
+            (Some(target), Some((planned, _))) => target.is_as_planned() && *planned == name,
+            _ => !self.takes_new_tables && !self.tables.contains_key(&name),
         };
         if is_newer && !is_as_planned {
             self.stalled = Some(Stalled::Replan);
@@ -379,7 +324,7 @@ impl Pipeline {
         &mut self,
         payload: &[u8],
         relation: u32,
-        old: Option<&OldTuple<'_>>,
+        before: Before<'_>,
         new: &Tuple<'_>,
         reselected: Option<&[Option<Vec<u8>>]>,
     ) -> Result<Option<Work>, PipelineError> {
@@ -393,7 +338,7 @@ impl Pipeline {
             self.counters.rows += 1;
             return Ok(None);
         }
-        let row = row::resolve(new, old, |column| target.uses(column))?;
+        let row = row::resolve(new, before.row(), |column| target.uses(column))?;
         let (mut fields, missing) = target.arrange(row.fields, row.missing);
         match (missing.is_empty(), reselected) {
             (true, _) => {}
@@ -413,31 +358,44 @@ impl Pipeline {
         self.counters.rows += 1;
         self.written = self.written.max(transaction.inside_commit());
         let scratch = &mut self.scratch;
-        target.write_key(&fields, scratch)?;
-        if let Some(old) = old {
-            target.check_width(old.tuple())?;
-            let old = target.arrange_old(row::old_row(old)?);
-            let mut moved_from = Scratch::default();
-            target.write_key(&old, &mut moved_from)?;
-            if moved_from.key != scratch.key {
-                let write = Write::delete(&moved_from.key, transaction.version);
-                push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+        target.write_name(&fields, scratch)?;
+        let mut left = Vec::new();
+        match before {
+            Before::Nothing => {}
+            Before::Unsent => target.check_routing_is_kept()?,
+            Before::Row(old) => {
+                let mut from = Scratch::default();
+                target.write_old_name(old, &mut from)?;
+                if from.name != scratch.name {
+                    let write = Write::delete(&from.name, transaction.version);
+                    let write = write.routed(&from.routing);
+                    push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
+                } else if from.routing != scratch.routing {
+                    left = from.routing;
+                }
             }
         }
         target.write_document(&fields, scratch)?;
-        let write = Write::index(&scratch.key, transaction.version, &scratch.document);
+        let write = Write::index(&scratch.name, transaction.version, &scratch.document);
+        let write = write.routed(&scratch.routing).leaving(&left);
         push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
         Ok(None)
     }
 
     /// The answer to [`Work::Reselect`]: the columns' texts in the order asked for, or `None` when the row
     /// is gone (and the change's transaction is visible): its delete or move is still to come, and the
-    /// document is written without those fields.
-    pub fn reselected(&mut self, row: Option<Vec<Option<Vec<u8>>>>) -> Result<(), PipelineError> {
+    /// document is written without those fields. `seen` is where the newest commit ends that the row may owe
+    /// something to: from now on the indices may hold a part of that.
+    pub fn reselected(
+        &mut self,
+        row: Option<Vec<Option<Vec<u8>>>>,
+        seen: Lsn,
+    ) -> Result<(), PipelineError> {
         let Some(Stalled::Reselect { payload, missing }) = self.stalled.take() else {
             return Err(PipelineError::Order("columns that were not asked for"));
         };
         self.counters.reselected += 1;
+        self.written = self.written.max(seen);
         if row.as_ref().is_some_and(|row| row.len() != missing.len()) {
             return Err(PipelineError::Order("other columns than were asked for"));
         }
@@ -454,15 +412,14 @@ impl Pipeline {
         let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
             return Ok(None);
         };
-        target.check_width(old.tuple())?;
         self.counters.rows += 1;
         if target.holds(transaction) {
             return Ok(None);
         }
         self.written = self.written.max(transaction.inside_commit());
-        let row = target.arrange_old(row::old_row(old)?);
-        target.write_key(&row, &mut self.scratch)?;
-        let write = Write::delete(&self.scratch.key, transaction.version);
+        target.write_old_name(old, &mut self.scratch)?;
+        let write = Write::delete(&self.scratch.name, transaction.version);
+        let write = write.routed(&self.scratch.routing);
         push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
         Ok(None)
     }
@@ -503,10 +460,11 @@ impl Pipeline {
             return Err(PipelineError::UnknownRelation(relation));
         };
         self.counters.rows += 1;
-        target.write_key(row, &mut self.scratch)?;
+        target.write_name(row, &mut self.scratch)?;
         target.write_document(row, &mut self.scratch)?;
         let version = self.epoch.load_version();
-        let write = Write::index(&self.scratch.key, version, &self.scratch.document);
+        let write = Write::index(&self.scratch.name, version, &self.scratch.document);
+        let write = write.routed(&self.scratch.routing);
         push(&mut self.lanes, &mut self.next, &write, self.limits.batch);
         Ok(())
     }
@@ -587,15 +545,5 @@ fn push(lanes: &mut [Lane], next: &mut Sequence, write: &Write<'_>, limits: Batc
     if let Some(lane) = lanes.get_mut(usize::try_from(lane).unwrap_or(0)) {
         lane.push(*next, write, limits);
         *next += 1;
-    }
-}
-
-impl<'a> Write<'a> {
-    fn index(key: &'a [u8], version: i64, document: &'a [u8]) -> Self {
-        Self { action: Action::Index, key, hash: document_hash(key), version, document }
-    }
-
-    fn delete(key: &'a [u8], version: i64) -> Self {
-        Self { action: Action::Delete, key, hash: document_hash(key), version, document: &[] }
     }
 }

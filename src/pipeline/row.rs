@@ -15,6 +15,26 @@ pub(super) struct Resolved<'a> {
     pub(super) missing: Vec<usize>,
 }
 
+/// What a change says of the row as it was.
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    /// An insert: there was none.
+    Nothing,
+    /// An update that names no old row: its identity is as it was.
+    Unsent,
+    /// The old row, or its identity.
+    Row(&'a OldTuple<'a>),
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn row(self) -> Option<&'a OldTuple<'a>> {
+        match self {
+            Self::Nothing | Self::Unsent => None,
+            Self::Row(old) => Some(old),
+        }
+    }
+}
+
 /// A tuple that waldex never asks for: `binary` is off in its START_REPLICATION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a column arrived in binary form, which was not asked for")]

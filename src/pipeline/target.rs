@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::layout::Layout;
+use super::row;
 use super::{OpenTransaction, PipelineError, Reselect, Scratch};
+use crate::bulk::write::write_routing;
 use crate::document::Field;
+use crate::document::id;
 use crate::document::json;
 use crate::document::projection::{Projection, ProjectionError};
 use crate::document::types::TypeRegistry;
 use crate::lsn::Lsn;
-use crate::pgoutput::relation::Relation;
+use crate::pgoutput::message::OldTuple;
+use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
 use crate::pgoutput::tuple::Tuple;
 use crate::settings::TableSettings;
 use crate::visibility::Snapshot;
@@ -21,7 +25,7 @@ pub struct TablePlan {
     projection: Projection,
     write_alias: String,
     /// `"_index":"…","_id":` as it stands in every action line.
-    key_prefix: Vec<u8>,
+    name_prefix: Vec<u8>,
     /// What the load of this generation has seen for certain, and the position at its end.
     loaded: Option<(Snapshot, Lsn)>,
 }
@@ -41,10 +45,10 @@ impl TablePlan {
     ) -> Result<Self, PipelineError> {
         let projection = Projection::compile(&relation, key, settings, types)
             .map_err(|source| PipelineError::Projection { table: full_name(&relation), source })?;
-        let mut key_prefix = b"\"_index\":".to_vec();
-        json::write_string(write_alias.as_bytes(), &mut key_prefix);
-        key_prefix.extend_from_slice(b",\"_id\":");
-        Ok(Self { relation, projection, write_alias, key_prefix, loaded: None })
+        let mut name_prefix = b"\"_index\":".to_vec();
+        json::write_string(write_alias.as_bytes(), &mut name_prefix);
+        name_prefix.extend_from_slice(b",\"_id\":");
+        Ok(Self { relation, projection, write_alias, name_prefix, loaded: None })
     }
 
     /// The same, for a generation whose load began with `snapshot` and ended at `end`: a transaction that the
@@ -72,6 +76,8 @@ pub(super) struct Target {
     is_as_planned: bool,
     /// Columns of the stream's tuples.
     streamed_columns: usize,
+    /// Whether an update that comes without its old row has left the row's routing as it was.
+    tells_routing: bool,
 }
 
 impl Target {
@@ -84,7 +90,14 @@ impl Target {
         let is_as_planned = layout.is_identical()
             && plan.relation.oid == streamed.oid
             && identity(&plan.relation) == identity(streamed);
-        Self { plan, layout, is_as_planned, streamed_columns: streamed.columns.len() }
+        // Of a whole old row nothing can be left out, and of one without the column nothing is said.
+        let tells_routing = plan.projection.routing_column().is_none_or(|column| {
+            let name = plan.relation.columns.get(column).map(|column| &column.name);
+            let is_it = |streamed: &Column| Some(&streamed.name) == name && streamed.in_identity;
+            streamed.identity != ReplicaIdentity::Full && streamed.columns.iter().any(is_it)
+        });
+        let streamed_columns = streamed.columns.len();
+        Self { plan, layout, is_as_planned, streamed_columns, tells_routing }
     }
 
     /// Whether the stream describes the table as it was planned.
@@ -124,11 +137,6 @@ impl Target {
         (self.layout.arrange(row), sent.chain(unsent).collect())
     }
 
-    /// An old row of the stream in the planned columns.
-    pub(super) fn arrange_old<'a>(&self, row: Vec<Field<'a>>) -> Vec<Field<'a>> {
-        self.layout.arrange(row)
-    }
-
     /// A tuple of another width than its relation means that one of the two was misread.
     pub(super) fn check_width(&self, tuple: &Tuple<'_>) -> Result<(), PipelineError> {
         let (expected, found) = (self.streamed_columns, tuple.len());
@@ -138,18 +146,45 @@ impl Target {
         Err(self.unfit(ProjectionError::RowLength { expected, found }))
     }
 
-    /// Renders the row's `"_index":…,"_id":…` into `scratch.key`.
-    pub(super) fn write_key(
+    /// An update came without its old row.
+    pub(super) fn check_routing_is_kept(&self) -> Result<(), PipelineError> {
+        if self.tells_routing {
+            return Ok(());
+        }
+        let routing = self.plan.projection.routing(&[]);
+        routing.map(drop).map_err(|error| self.unfit(error))
+    }
+
+    /// Renders the row's `"_index":…,"_id":…` into `scratch.name`, and its routing into `scratch.routing`.
+    pub(super) fn write_name(
         &self,
         row: &[Field<'_>],
         scratch: &mut Scratch,
     ) -> Result<(), PipelineError> {
         scratch.id.clear();
         self.plan.projection.write_id(row, &mut scratch.id).map_err(|error| self.unfit(error))?;
-        scratch.key.clear();
-        scratch.key.extend_from_slice(&self.plan.key_prefix);
-        json::write_string(&scratch.id, &mut scratch.key);
+        scratch.name.clear();
+        scratch.name.extend_from_slice(&self.plan.name_prefix);
+        json::write_string(&scratch.id, &mut scratch.name);
+        scratch.routing.clear();
+        let routing = self.plan.projection.routing(row).map_err(|error| self.unfit(error))?;
+        if let Some(column) = routing {
+            scratch.id.clear();
+            id::write_routing(column, &mut scratch.id);
+            write_routing(&scratch.id, &mut scratch.routing);
+        }
         Ok(())
+    }
+
+    /// The same of an old row, as the stream has it.
+    pub(super) fn write_old_name(
+        &self,
+        old: &OldTuple<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), PipelineError> {
+        self.check_width(old.tuple())?;
+        let row = self.layout.arrange(row::old_row(old)?);
+        self.write_name(&row, scratch)
     }
 
     /// Renders the row's document into `scratch.document`.

@@ -11,7 +11,8 @@ use postgres_protocol::authentication::sasl::{
 };
 use postgres_protocol::message::{backend, frontend};
 
-use crate::settings::PostgresSettings;
+use crate::config::reread_secret;
+use crate::settings::{PostgresSettings, Secret};
 
 use super::PostgresError;
 use super::wire::{Frame, Wire, unexpected};
@@ -59,17 +60,22 @@ pub(super) async fn authenticate(
     };
     let (code, body) = request(wire).await?;
     policy.check(code)?;
+    let password = current_password(settings).await;
+    let password = || {
+        let password = password.as_ref().ok_or(PostgresError::PasswordMissing)?;
+        Ok::<_, PostgresError>(password.reveal().as_bytes())
+    };
     match code {
         CODE_OK => return Ok(()),
         CODE_CLEARTEXT => {
-            frontend::password_message(password(settings)?, &mut wire.outbox)?;
+            frontend::password_message(password()?, &mut wire.outbox)?;
         }
         CODE_MD5 => {
             let salt = body.first_chunk::<4>().ok_or_else(|| broken("md5 salt"))?;
-            let answer = md5_hash(settings.user.as_bytes(), password(settings)?, *salt);
+            let answer = md5_hash(settings.user.as_bytes(), password()?, *salt);
             frontend::password_message(answer.as_bytes(), &mut wire.outbox)?;
         }
-        CODE_SASL => scram(wire, &body, password(settings)?).await?,
+        CODE_SASL => scram(wire, &body, password()?).await?,
         code => return Err(PostgresError::MethodUnsupported { code }),
     }
     wire.flush().await?;
@@ -81,9 +87,13 @@ pub(super) async fn authenticate(
     }
 }
 
-fn password(settings: &PostgresSettings) -> Result<&[u8], PostgresError> {
-    let password = settings.password.as_ref().ok_or(PostgresError::PasswordMissing)?;
-    Ok(password.reveal().as_bytes())
+/// The password as it is now: one from a file may have been rotated since the start.
+pub(super) async fn current_password(settings: &PostgresSettings) -> Option<Secret> {
+    let reread = match &settings.password_file {
+        Some(path) => reread_secret(path).await,
+        None => None,
+    };
+    reread.or_else(|| settings.password.clone())
 }
 
 fn broken(what: &str) -> PostgresError {

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Cuts chunks of COPY data into lines. Postgres sends one line a message, but the protocol does
-/// not promise it.
-#[derive(Debug, Default)]
+/// not promise it. Not `Debug`: it holds column values.
+#[derive(Default)]
 pub struct LineSplitter {
     ready: Bytes,
     /// The start of a line whose end has not come.

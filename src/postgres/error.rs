@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Class;
+use crate::settings::PostgresSettings;
 
 use super::server_error::ServerError;
 
@@ -106,6 +107,9 @@ pub enum PostgresError {
     /// The server reported an error.
     #[error("Postgres: {0}")]
     Server(Box<ServerError>),
+    /// The server refuses a password that stands in a file: whoever rotates it changes one before the other.
+    #[error("Postgres: {0}")]
+    PasswordRefused(Box<ServerError>),
     /// PostgreSQL 18 goes on without a publication that does not exist, and confirms what it skips.
     #[error("Postgres skipped the publication: {0}")]
     PublicationSkipped(Box<ServerError>),
@@ -115,6 +119,9 @@ pub enum PostgresError {
     /// The server ended the replication stream in good order.
     #[error("Postgres ended the replication stream")]
     StreamEnded,
+    /// Nothing comes any more, and nobody says why.
+    #[error("the connection to Postgres is silent: it does not answer any more")]
+    Silent,
     /// The connection broke.
     #[error("the connection to Postgres broke: {0}")]
     Io(io::Error),
@@ -153,6 +160,9 @@ const TRANSIENT_STATES: [&str; 7] = [
 /// starting up), system errors.
 const TRANSIENT_CLASSES: [&str; 4] = ["08", "53", "57", "58"];
 
+/// `invalid_password`; also of a role that does not exist.
+const PASSWORD_REFUSED: &str = "28P01";
+
 /// 57P04, database dropped: of class 57, and will not come back by waiting.
 const DATABASE_DROPPED: &str = "57P04";
 
@@ -168,13 +178,37 @@ impl PostgresError {
         self.server().map(|error| error.sqlstate.as_str())
     }
 
+    /// Whether the server says that the slot can be read no more.
+    pub fn is_lost_slot(&self) -> bool {
+        self.server().is_some_and(is_lost_slot)
+    }
+
+    /// Whether the server does not know what a statement names: it was dropped or renamed since.
+    pub fn is_undefined(&self) -> bool {
+        let of_names = ["42703", "42P01", "42704", "3F000"];
+        self.server().is_some_and(|error| of_names.contains(&error.sqlstate.as_str()))
+    }
+
     /// What the server reported, if it did.
     pub fn server(&self) -> Option<&ServerError> {
-        if let Self::Server(error) | Self::PublicationSkipped(error) = self {
+        if let Self::Server(error)
+        | Self::PasswordRefused(error)
+        | Self::PublicationSkipped(error) = self
+        {
             Some(error)
         } else {
             None
         }
+    }
+
+    /// The same, knowing where the password came from.
+    pub(super) fn with(self, settings: &PostgresSettings) -> Self {
+        let is_rotated = settings.password_file.is_some();
+        if let Self::Server(error) = self {
+            let is_refused = is_rotated && error.sqlstate == PASSWORD_REFUSED;
+            return if is_refused { Self::PasswordRefused(error) } else { Self::Server(error) };
+        }
+        self
     }
 
     /// Whether to try again or to stop.
@@ -185,8 +219,10 @@ impl PostgresError {
             | Self::ConnectTimeout { .. }
             | Self::Standby { .. }
             | Self::Tls { .. }
+            | Self::PasswordRefused(_)
             | Self::Closed
             | Self::StreamEnded
+            | Self::Silent
             | Self::Io(_) => Class::Transient,
             Self::NoHost
             | Self::TlsRefused { .. }
@@ -237,6 +273,9 @@ impl PostgresError {
             Self::Scram { .. } => {
                 "check the password, and that nobody stands between here and Postgres"
             }
+            Self::PasswordRefused(_) => {
+                "check the password of the role and postgres.password_file, which is read again at each attempt"
+            }
             Self::PublicationSkipped(_) => {
                 "the publication is gone: create it again with `waldex setup`, then load \
                  the tables again \
@@ -246,6 +285,7 @@ impl PostgresError {
             Self::Tls { .. }
             | Self::Closed
             | Self::StreamEnded
+            | Self::Silent
             | Self::Io(_)
             | Self::FrameLength { .. }
             | Self::Protocol(_)
@@ -263,15 +303,24 @@ const SLOT_LOST_WORDS: [&str; 4] = [
     "can no longer get changes",
 ];
 
+fn is_lost_slot(error: &ServerError) -> bool {
+    error.sqlstate == "55000" && SLOT_LOST_WORDS.iter().any(|words| error.message.contains(words))
+}
+
 fn remedy_of_server(error: &ServerError) -> Option<String> {
     let text = match error.sqlstate.as_str() {
-        "28P01" => "check the password of the role",
+        PASSWORD_REFUSED => "check the password of the role",
         "28000" => "check that the role exists, may LOGIN and has REPLICATION, and pg_hba.conf",
         "3D000" => "check the database name in postgres.url",
         "42501" => "run `waldex check`: it names the missing right and the GRANT",
+        "42704" if error.message.starts_with("publication ") => {
+            "make the publication with `waldex setup`; changes from before it was there cannot be read any more, \
+             so load the tables again with `waldex run --reload`"
+        }
         "42704" => {
             "run `waldex check`: the slot or the publication is missing; `waldex setup` \
-             prints the SQL"
+             prints the SQL; a publication that is there now was not when what the slot has to \
+             tell was written: load the tables again with `waldex run --reload`"
         }
         "53300" => "raise max_connections or max_wal_senders, or close other connections",
         "53400" => "raise max_replication_slots, or drop a slot that nobody uses",
@@ -279,7 +328,7 @@ fn remedy_of_server(error: &ServerError) -> Option<String> {
             "another process reads this slot: stop it, or wait until Postgres notices that \
              it is gone"
         }
-        "55000" if SLOT_LOST_WORDS.iter().any(|words| error.message.contains(words)) => {
+        _ if is_lost_slot(error) => {
             "the slot is lost: drop it, create it again with `waldex setup`, and load the \
              tables again \
              with `waldex run --reload`; raise max_slot_wal_keep_size"
@@ -291,6 +340,9 @@ fn remedy_of_server(error: &ServerError) -> Option<String> {
         "57P03" => "wait until Postgres has started",
         "22021" => {
             "the database holds bytes that are not valid in its encoding; repair the rows it names"
+        }
+        "08P01" => {
+            "connect to Postgres itself: a pooler such as PgBouncer does not pass on what replication needs"
         }
         "0A000" => {
             "this server does not support what is asked of it: PostgreSQL 14 or newer is needed"
@@ -334,38 +386,4 @@ impl From<tokio_postgres::Error> for PostgresError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(sqlstate: &str, message: &str) -> PostgresError {
-        PostgresError::Server(Box::new(ServerError::for_test(sqlstate, message)))
-    }
-
-    #[test]
-    fn outages_are_waited_out_and_the_rest_stops() {
-        for sqlstate in ["57P01", "57P03", "53300", "53100", "55006", "08006", "40001", "58030"] {
-            assert_eq!(server(sqlstate, "").class(), Class::Transient, "{sqlstate}");
-        }
-        for sqlstate in [
-            "28P01", "28000", "3D000", "42501", "42704", "55000", "22021", "0A000", "57P04", "",
-            "é",
-        ] {
-            assert_eq!(server(sqlstate, "").class(), Class::Definite, "{sqlstate}");
-        }
-    }
-
-    #[test]
-    fn a_lost_slot_is_told_from_other_wrong_states() {
-        let lost = server("55000", "can no longer access replication slot \"s\"").remedy();
-        let other =
-            server("55000", "replication slot \"s\" was not created in this database").remedy();
-        assert!(lost.is_some_and(|text| text.contains("--reload")));
-        assert!(other.is_some_and(|text| text.contains("waldex check")));
-    }
-
-    #[test]
-    fn our_own_error_survives_the_way_through_an_io_error() {
-        let carried = io::Error::other(PostgresError::Md5Refused);
-        assert!(matches!(PostgresError::from(carried), PostgresError::Md5Refused));
-    }
-}
+mod tests;

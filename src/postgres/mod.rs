@@ -12,6 +12,7 @@ pub mod copy_text;
 pub mod error;
 pub mod pinned;
 pub mod preflight;
+mod published;
 mod query;
 pub mod replication;
 pub mod reselect;

@@ -67,6 +67,11 @@ impl Replication {
         Ok(Self { wire: Box::pin(Wire::connect(settings, encoding)).await? })
     }
 
+    /// The walsender's process.
+    pub fn process_id(&self) -> i32 {
+        self.wire.process_id()
+    }
+
     /// Who the server is and where its WAL ends.
     ///
     /// # Errors
@@ -211,6 +216,11 @@ impl ReplicationStream {
             }
             interlude(tag, self.wire.inbox.get(body).unwrap_or_default())?;
         }
+    }
+
+    /// The walsender's process.
+    pub fn process_id(&self) -> i32 {
+        self.wire.process_id()
     }
 
     /// Bytes that have been read and not yet handed out.

@@ -3,6 +3,7 @@
 //! Read from frames of unknown origin: a message that is cut off or not UTF-8 still yields an
 //! error.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// An `ErrorResponse` or `NoticeResponse`.
@@ -12,7 +13,7 @@ pub struct ServerError {
     pub severity: String,
     /// The five characters of the SQLSTATE.
     pub sqlstate: String,
-    /// The primary message, in the server's language.
+    /// The primary message, in the server's language. May quote a value: see [`Self::shown`].
     pub message: String,
     /// May quote rows; never printed by `Display` or `Debug`.
     pub detail: Option<String>,
@@ -24,10 +25,10 @@ pub struct ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.severity, self.sqlstate, self.message)?;
+        write!(f, "{} {}: {}", self.severity, self.sqlstate, self.shown())?;
         match &self.hint {
-            Some(hint) => write!(f, " (hint: {hint})"),
-            None => Ok(()),
+            Some(hint) if !self.may_quote() => write!(f, " (hint: {hint})"),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -41,7 +42,26 @@ impl fmt::Debug for ServerError {
 /// `object_not_in_prerequisite_state`.
 const NOT_IN_PREREQUISITE_STATE: &str = "55000";
 
+/// Classes of SQLSTATE whose messages quote values: data exceptions, violated constraints, and whatever
+/// functions and foreign servers raise.
+const QUOTING_CLASSES: [&str; 7] = ["22", "23", "38", "39", "44", "HV", "P0"];
+
 impl ServerError {
+    fn may_quote(&self) -> bool {
+        self.sqlstate.get(..2).is_none_or(|class| QUOTING_CLASSES.contains(&class))
+    }
+
+    /// The primary message, unless it may quote a column value.
+    pub fn shown(&self) -> Cow<'_, str> {
+        if !self.may_quote() {
+            return Cow::Borrowed(&self.message);
+        }
+        let place = self.routine.as_deref().map(|routine| format!(" in {routine}"));
+        let place = place.unwrap_or_default();
+        format!("not shown here{place}, since it may quote a value; the log of Postgres has it")
+            .into()
+    }
+
     /// Reads the body of an error or notice message. Fields we do not know are passed over, as the
     /// protocol asks; a body that is cut off gives what was there.
     pub(super) fn parse(mut body: &[u8]) -> Self {
@@ -107,7 +127,19 @@ mod tests {
         assert_eq!(error.sqlstate, "23505");
         assert_eq!(error.routine.as_deref(), Some("fn"));
         assert_eq!(format!("{error} {error:?}").matches("(7)").count(), 0, "detail is not printed");
-        assert_eq!(error.to_string(), "ERROR 23505: no (hint: try)");
+        let error = ServerError::parse(b"VERROR\0C55006\0Mno\0Htry\0\0");
+        assert_eq!(error.to_string(), "ERROR 55006: no (hint: try)");
+    }
+
+    #[test]
+    fn a_message_that_may_quote_a_value_is_not_shown() {
+        for sqlstate in ["22P02", "22008", "23505", "P0001", ""] {
+            let mut error = ServerError::for_test(sqlstate, "invalid input: \"c4n4ry\"");
+            error.hint = Some("not c4n4ry".to_owned());
+            error.routine = Some("pg_strtoint32".to_owned());
+            let shown = format!("{error} {error:?} {}", error.shown());
+            assert!(!shown.contains("c4n4ry") && shown.contains("pg_strtoint32"), "{shown}");
+        }
     }
 
     #[test]

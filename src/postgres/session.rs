@@ -16,9 +16,9 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row};
 
-use crate::settings::{Host, PostgresSettings};
+use crate::settings::{Host, PostgresSettings, Secret};
 
-use super::auth::PasswordPolicy;
+use super::auth::{PasswordPolicy, current_password};
 use super::error::PostgresError;
 use super::pinned::{self, Encoding};
 use super::server_error::ServerError;
@@ -67,7 +67,8 @@ impl Session {
     ) -> Result<Self, PostgresError> {
         let mut last = PostgresError::NoHost;
         for host in &settings.hosts {
-            match Box::pin(Self::connect_host(host, settings, purpose)).await {
+            let connected = Box::pin(Self::connect_host(host, settings, purpose)).await;
+            match connected.map_err(|error| error.with(settings)) {
                 Err(error) if error.class() == crate::error::Class::Transient => last = error,
                 outcome => return outcome,
             }
@@ -90,7 +91,7 @@ impl Session {
             };
             let connector = Established { end_point: transport.end_point.clone() };
             let guarded = Guarded { transport, policy, seen: Vec::new(), end_point: None };
-            let config = driver_config(settings, purpose);
+            let config = driver_config(settings, current_password(settings).await, purpose);
             let (client, connection) = config.connect_raw(guarded, connector).await?;
             Self::begin(client, connection, settings, &place).await
         });
@@ -173,7 +174,11 @@ impl Session {
     }
 }
 
-fn driver_config(settings: &PostgresSettings, purpose: Purpose) -> Config {
+fn driver_config(
+    settings: &PostgresSettings,
+    password: Option<Secret>,
+    purpose: Purpose,
+) -> Config {
     let mut pins = pinned::SETTINGS.to_vec();
     if purpose == Purpose::Snapshot {
         pins.extend([("row_security", "off"), ("default_transaction_read_only", "on")]);
@@ -187,7 +192,7 @@ fn driver_config(settings: &PostgresSettings, purpose: Purpose) -> Config {
         // TLS stands already where it is to be used; "direct" makes the driver ask for nothing.
         .ssl_mode(SslMode::Require)
         .ssl_negotiation(SslNegotiation::Direct);
-    if let Some(password) = &settings.password {
+    if let Some(password) = password {
         config.password(password.reveal());
     }
     config

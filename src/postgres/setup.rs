@@ -54,15 +54,27 @@ pub fn script(statements: &[String]) -> String {
     statements.iter().map(|statement| format!("{statement};\n")).collect::<Vec<_>>().join("\n")
 }
 
-/// Runs the statements one after the other; what was done before an error stays done.
+/// The right to do it is missing.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Runs the statements one after the other, and goes on where a right is missing: whoever may, has done some of it
+/// already, maybe. The messages of those that were refused. What was done before an error stays done.
 ///
 /// # Errors
-/// The session's; 42501 where a right is missing.
-pub async fn apply(session: &Session, statements: &[String]) -> Result<(), PostgresError> {
+/// The session's.
+pub async fn apply(session: &Session, statements: &[String]) -> Result<Vec<String>, PostgresError> {
+    let mut refused = Vec::new();
     for statement in statements {
-        session.client.batch_execute(statement).await?;
+        let done = session.client.batch_execute(statement).await.map_err(PostgresError::from);
+        match done {
+            Ok(()) => {}
+            Err(error) if error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE) => {
+                refused.push(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// The parts of a template that are statements, before anything is filled in.

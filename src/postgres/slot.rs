@@ -7,7 +7,11 @@ use super::catalog::{field, lsn};
 use super::session::Session;
 
 const SLOT_SQL: &str = include_str!("../../sql/catalog/slot.sql");
+const SLOT_CANCEL_SQL: &str = include_str!("../../sql/catalog/slot_cancel.sql");
+const SLOT_FREE_SQL: &str = include_str!("../../sql/catalog/slot_free.sql");
 const SLOT_DROP_SQL: &str = include_str!("../../sql/catalog/slot_drop.sql");
+
+const SLOT_ADVANCE_SQL: &str = include_str!("../../sql/catalog/slot_advance.sql");
 
 /// One slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +36,14 @@ pub struct SlotFacts {
     pub retained_bytes: Option<i64>,
     /// Whether it ends with its connection.
     pub temporary: bool,
+    /// Whether prepared transactions are sent before they are committed.
+    pub two_phase: bool,
     /// Whether standbys may keep a copy of it (17 and newer).
     pub failover: Option<bool>,
+    /// Whether it is such a copy (17 and newer).
+    pub synced: Option<bool>,
+    /// What the process that reads it calls itself; none where our role may not see it.
+    pub reader: Option<String>,
 }
 
 impl SlotFacts {
@@ -51,7 +61,10 @@ impl SlotFacts {
             invalidation_reason: None,
             retained_bytes: None,
             temporary: false,
+            two_phase: false,
             failover: None,
+            synced: None,
+            reader: None,
         }
     }
 
@@ -87,8 +100,22 @@ pub async fn inspect(session: &Session, slot: &str) -> Result<Option<SlotFacts>,
         invalidation_reason: field(&row, "invalidation_reason")?,
         retained_bytes: field(&row, "retained_bytes")?,
         temporary: field(&row, "temporary")?,
+        two_phase: field(&row, "two_phase")?,
         failover: field(&row, "failover")?,
+        synced: field(&row, "synced")?,
+        reader: field(&row, "reader")?,
     }))
+}
+
+/// Moves the slot to `position`, and with it past WAL that may not even be decodable any more, as from a time
+/// when there was no publication. Gives where it stands then.
+///
+/// # Errors
+/// 55006 if it is in use, 22023 if it stands further on, 42704 if there is none.
+pub async fn advance(session: &Session, slot: &str, position: Lsn) -> Result<Lsn, PostgresError> {
+    let missing = || PostgresError::Protocol("a slot was advanced to nowhere".to_owned());
+    let row = session.row(SLOT_ADVANCE_SQL, &[&slot, &position.to_string()]).await?;
+    lsn(field(&row.ok_or_else(missing)?, "end_lsn")?)
 }
 
 /// Drops the slot, and with it the promise that its changes can still be had.
@@ -97,4 +124,20 @@ pub async fn inspect(session: &Session, slot: &str) -> Result<Option<SlotFacts>,
 /// 55006 if it is in use, 42704 if there is none.
 pub async fn drop(session: &Session, slot: &str) -> Result<(), PostgresError> {
     session.rows(SLOT_DROP_SQL, &[&slot]).await.map(|_| ())
+}
+
+/// Cancels the command of the process `pid`, if that is the one that has the slot.
+///
+/// # Errors
+/// 42501 if it is another role's.
+pub async fn cancel(session: &Session, slot: &str, pid: i32) -> Result<(), PostgresError> {
+    session.rows(SLOT_CANCEL_SQL, &[&slot, &pid]).await.map(|_| ())
+}
+
+/// Ends the process `pid`, if that is the one that reads the slot; whether it was.
+///
+/// # Errors
+/// 42501 if it is another role's.
+pub async fn free(session: &Session, slot: &str, pid: i32) -> Result<bool, PostgresError> {
+    Ok(!session.rows(SLOT_FREE_SQL, &[&slot, &pid]).await?.is_empty())
 }

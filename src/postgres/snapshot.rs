@@ -14,7 +14,7 @@ use super::PostgresError;
 use super::catalog::{KeyColumn, PublishedTable, RelationKind};
 use super::copy_text::LineSplitter;
 use super::session::Session;
-use super::sql::{identifier, literal};
+use super::sql::{bytes_literal, identifier};
 
 /// The rows of one chunk, as lines of COPY text; see [`super::copy_text::fields`].
 pub struct CopyLines {
@@ -52,10 +52,10 @@ impl CopyLines {
 pub async fn copy_chunk(
     session: &Session,
     table: &PublishedTable,
-    after: Option<&[String]>,
+    after: Option<&[Vec<u8>]>,
     rows_max: u64,
 ) -> Result<CopyLines, PostgresError> {
-    check_key(table, after.map_or(table.key.len(), <[String]>::len))?;
+    check_key(table, after.map_or(table.key.len(), <[Vec<u8>]>::len))?;
     copy(session, &chunk_sql(table, after, rows_max)).await
 }
 
@@ -74,15 +74,15 @@ pub(super) fn source(table: &PublishedTable) -> String {
 }
 
 /// A key's text as a value of the column's type.
-pub(super) fn key_value(column: &KeyColumn, text: &str) -> String {
-    format!("{}::{}", literal(text), column.type_name)
+pub(super) fn key_value(column: &KeyColumn, text: &[u8]) -> String {
+    format!("{}::{}", bytes_literal(text), column.type_name)
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-fn chunk_sql(table: &PublishedTable, after: Option<&[String]>, rows_max: u64) -> String {
+fn chunk_sql(table: &PublishedTable, after: Option<&[Vec<u8>]>, rows_max: u64) -> String {
     let columns = list(table.relation.columns.iter().map(|column| identifier(&column.name)));
     let order =
         list(table.key.iter().map(|key| format!("{} USING {}", identifier(&key.name), key.less)));
@@ -102,8 +102,8 @@ fn chunk_sql(table: &PublishedTable, after: Option<&[String]>, rows_max: u64) ->
 
 /// The condition "the key is greater than `after`". One comparison of rows where all columns share
 /// an operator, which an index scan can start from; else the same written out, column by column.
-fn after_key(key: &[KeyColumn], after: &[String]) -> String {
-    let compare = |operator: &str, column: &KeyColumn, text: &str| {
+fn after_key(key: &[KeyColumn], after: &[Vec<u8>]) -> String {
+    let compare = |operator: &str, column: &KeyColumn, text: &[u8]| {
         format!("{} {operator} {}", identifier(&column.name), key_value(column, text))
     };
     match key {
@@ -168,16 +168,19 @@ pub(super) mod tests {
                 identity: ReplicaIdentity::Default,
                 columns: vec![column("a"), column("B c"), column("v")],
             },
+            numbers: vec![2, 1, 3],
             key: vec![key("B c", "character varying(9)"), key("a", "integer")],
             unpublished_key: Vec::new(),
             key_is_deferrable: false,
             kind: RelationKind::Table,
             membership_oid: 1,
+            membership: String::new(),
             has_row_security: false,
             row_filter: None,
             has_column_list: false,
             may_select: true,
             may_use_schema: true,
+            partitions: Vec::new(),
         }
     }
 
@@ -199,7 +202,7 @@ pub(super) mod tests {
             ..table()
         };
         assert_eq!(
-            chunk_sql(&filtered, Some(&["it's \\".to_owned(), "7".to_owned()]), 2),
+            chunk_sql(&filtered, Some(&[b"it's \\".to_vec(), b"7".to_vec()]), 2),
             "COPY (SELECT \"a\", \"B c\", \"v\" FROM \"pub\"\"lic\".\"t.1\" \
              WHERE ((v > 1) OR (v < 0)) AND ROW(\"B c\", \"a\") OPERATOR(pg_catalog.>) \
              ROW(E'it''s \\\\'::character varying(9), '7'::integer) \
@@ -213,13 +216,13 @@ pub(super) mod tests {
         let mut mixed = table();
         mixed.key[0].greater = "OPERATOR(public.>)".to_owned();
         assert_eq!(
-            after_key(&mixed.key, &["x".to_owned(), "7".to_owned()]),
+            after_key(&mixed.key, &[b"x".to_vec(), b"7".to_vec()]),
             "(\"B c\" OPERATOR(public.>) 'x'::character varying(9) OR \
              \"B c\" OPERATOR(pg_catalog.=) 'x'::character varying(9) AND \
              \"a\" OPERATOR(pg_catalog.>) '7'::integer)"
         );
         assert_eq!(
-            after_key(&mixed.key[..1], &["x".to_owned()]),
+            after_key(&mixed.key[..1], &[b"x".to_vec()]),
             "\"B c\" OPERATOR(public.>) 'x'::character varying(9)"
         );
         assert!(check_key(&mixed, 1).is_err() && check_key(&mixed, 2).is_ok());

@@ -1,4 +1,4 @@
-//! The only two functions that put a name or a value into SQL text.
+//! The only functions that put a name or a value into SQL text.
 //!
 //! Replication commands and COPY take no parameters, so names and key values are written into their
 //! text; nothing outside this file may do so by hand.
@@ -22,6 +22,24 @@ pub fn literal(text: &str) -> String {
     } else {
         format!("'{quoted}'")
     }
+}
+
+/// The bytes of a text as a string literal. Those that are not UTF-8, which only a database in `SQL_ASCII` can
+/// hold, are written as escapes.
+pub(super) fn bytes_literal(text: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(text) {
+        return literal(text);
+    }
+    let mut quoted = "E'".to_owned();
+    for &byte in text {
+        match byte {
+            b'\'' | b'\\' => quoted.extend([char::from(byte); 2]),
+            byte if byte.is_ascii() => quoted.push(char::from(byte)),
+            byte => quoted.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    quoted.push('\'');
+    quoted
 }
 
 /// Text as a dollar-quoted string, with a tag that does not stand in the text.
@@ -50,6 +68,8 @@ mod tests {
         assert_eq!(qualified("a.b", "c"), "\"a.b\".\"c\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("\\'; drop"), "E'\\\\''; drop'");
+        assert_eq!(bytes_literal(b"it's"), "'it''s'");
+        assert_eq!(bytes_literal(b"\\'\xE9a"), "E'\\\\''\\xe9a'");
         assert_eq!(dollar_quoted("a$waldex$b"), "$xwaldex$\na$waldex$b\n$xwaldex$");
         assert_eq!(replication_literal("\"p\\'\""), "'\"p\\''\"'");
     }

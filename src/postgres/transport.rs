@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -23,6 +24,14 @@ use crate::settings::{Host, PostgresSettings, SslMode};
 
 use super::PostgresError;
 use super::tls::{self, TlsPolicy};
+
+/// An idle connection is probed after so long, and then at this interval, so many times.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
+/// What was sent may be unconfirmed for so long.
+#[cfg(target_os = "linux")]
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(30);
 
 enum Stream {
     Tcp(TcpStream),
@@ -146,8 +155,19 @@ async fn dial_address(
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
-    socket.set_keepalive(true)?;
+    notice_silence(&SockRef::from(&socket))?;
     socket.connect(address).await
+}
+
+/// A host that is gone without a word, or a firewall that has forgotten the connection, is noticed by the system:
+/// while we wait for the other end by probes, while it does not confirm what we sent by that. A server that is only
+/// busy confirms all the same.
+fn notice_silence(socket: &SockRef<'_>) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
+    socket.set_tcp_keepalive(&probes.with_retries(PROBES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNCONFIRMED_MAX))?;
+    Ok(())
 }
 
 /// Sends SSLRequest. Exactly one byte is read: bytes that were put behind the answer by somebody in

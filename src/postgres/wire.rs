@@ -45,6 +45,8 @@ pub(super) struct Wire {
     frame_bytes_max: u64,
     server_version: String,
     is_standby: bool,
+    /// Of the server's process at the other end.
+    process_id: i32,
 }
 
 /// Where the frame at the start of `input` ends, if it is there as a whole.
@@ -84,7 +86,7 @@ impl Wire {
                 }
                 Ok(wire)
             };
-            match attempt.await {
+            match attempt.await.map_err(|error: PostgresError| error.with(settings)) {
                 Err(error) if error.class() == crate::error::Class::Transient => last = error,
                 outcome => return outcome,
             }
@@ -104,6 +106,7 @@ impl Wire {
             frame_bytes_max: STARTUP_FRAME_BYTES_MAX,
             server_version: String::new(),
             is_standby: false,
+            process_id: 0,
         };
         let parameters = [
             ("user", settings.user.as_str()),
@@ -140,6 +143,7 @@ impl Wire {
             frame_bytes_max: FRAME_BYTES_MAX,
             server_version: String::new(),
             is_standby: false,
+            process_id: 0,
         }
     }
 
@@ -149,10 +153,18 @@ impl Wire {
             let frame = self.receive().await?;
             match frame.tag {
                 backend::READY_FOR_QUERY_TAG => return Ok(()),
-                backend::BACKEND_KEY_DATA_TAG => {}
+                backend::BACKEND_KEY_DATA_TAG => {
+                    let pid = frame.body.first_chunk().copied().unwrap_or_default();
+                    self.process_id = i32::from_be_bytes(pid);
+                }
                 tag => return Err(unexpected(tag, "after the login")),
             }
         }
+    }
+
+    /// Of the server's process at the other end.
+    pub(super) fn process_id(&self) -> i32 {
+        self.process_id
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -240,9 +252,9 @@ pub(super) fn unexpected(tag: u8, place: &str) -> PostgresError {
 /// Logs a notice under the level its severity deserves.
 pub(super) fn surface_notice(notice: &ServerError) {
     if notice.severity == "WARNING" {
-        tracing::warn!(sqlstate = notice.sqlstate, "Postgres: {}", notice.message);
+        tracing::warn!(sqlstate = notice.sqlstate, "Postgres: {}", notice.shown());
     } else {
-        tracing::debug!(sqlstate = notice.sqlstate, "Postgres: {}", notice.message);
+        tracing::debug!(sqlstate = notice.sqlstate, "Postgres: {}", notice.shown());
     }
 }
 

@@ -38,7 +38,7 @@
 //! as the original's waldex runs, its lease keeps the second one out.
 
 use crate::elasticsearch::state::State;
-use crate::error::Discontinuity;
+use crate::error::{Discontinuity, Error};
 use crate::lsn::Lsn;
 use crate::postgres::replication::SystemIdentity;
 use crate::postgres::slot::SlotFacts;
@@ -161,6 +161,14 @@ pub(crate) fn prove_kept<'a>(
     }
 }
 
+/// Whether the reason is that there is no slot to read from any more.
+pub(crate) fn is_without_slot(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NeedsResync(Discontinuity::SlotGone { .. } | Discontinuity::SlotLost { .. })
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +287,7 @@ mod tests {
             load_snapshot: None,
             source: None,
             refresh_recommended: false,
+            reload_recommended: None,
         };
         ours.tables.insert("public.t".to_owned(), table);
         assert!(matches!(verdict(&ours, &promoted), Err(Discontinuity::Diverged { .. })));

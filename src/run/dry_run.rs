@@ -12,12 +12,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
 use super::shutdown::Shutdown;
+use super::slot_creation::{Making, create_over};
 use super::stream::Clock;
 use super::tables;
 use super::work::Working;
 use super::{limits, postgres_now_micros};
 use crate::cli::Until;
 use crate::error::Error;
+use crate::findings::Cure;
 use crate::lsn::Lsn;
 use crate::pgoutput::envelope::encode_standby_status;
 use crate::pipeline::{self, Epoch, Pipeline};
@@ -40,13 +42,20 @@ pub async fn dry_run(
 ) -> Result<(), Error> {
     let postgres = &settings.postgres;
     let session = Session::connect(postgres, Purpose::Control).await?;
-    let mut problems = preflight::check(&session, postgres, &settings.tables).await?;
-    problems.retain(|problem| !problem.may_pass);
+    let mut problems = preflight::check(&session, postgres, &settings.tables).await?.problems;
+    problems.retain(|problem| !matches!(problem.cure, Cure::ByWaiting { .. }));
     if !problems.is_empty() {
         return Err(Error::Preflight(problems));
     }
     let plan = tables::plan(&session, settings).await?;
-    let mut stream = open(settings, &session).await?;
+    let making = Making::default();
+    let mut stream = tokio::select! {
+        () = shutdown.requested() => {
+            making.abandon(postgres).await;
+            return Ok(());
+        }
+        opened = Box::pin(open(settings, &session, &making)) => opened?,
+    };
     let until = match until {
         None => None,
         Some(Until::Current) => Some(catalog::flush_lsn(&session).await?),
@@ -91,7 +100,11 @@ pub async fn dry_run(
     }
 }
 
-async fn open(settings: &Settings, session: &Session) -> Result<ReplicationStream, Error> {
+async fn open(
+    settings: &Settings,
+    session: &Session,
+    making: &Making,
+) -> Result<ReplicationStream, Error> {
     let postgres = &settings.postgres;
     let mut replication = Replication::connect(postgres, session.encoding()).await?;
     let found = slot::inspect(session, &postgres.slot).await?;
@@ -104,7 +117,7 @@ async fn open(settings: &Settings, session: &Session) -> Result<ReplicationStrea
             slot = temporary,
             "the slot is not idle: reading changes from now on, over a temporary one"
         );
-        replication.create_slot(&temporary, true).await?;
+        create_over(&mut replication, session, &temporary, true, making).await?;
         temporary
     };
     Ok(replication.start(&slot, &postgres.publication, Lsn::ZERO).await?)

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::progress::Progress;
 use crate::bulk::batch::{Batch, Parked, Receipt};
-use crate::elasticsearch::delivery::{Delivered, Hindered};
+use crate::elasticsearch::delivery::Delivered;
 use crate::elasticsearch::retry::Backoff;
-use crate::elasticsearch::writer::{Event, WriteError, Writer, wait_for};
+use crate::elasticsearch::writer::{Event, Hindered, WriteError, Writer, wait_for};
 use crate::pipeline::{LaneId, Pipeline, Tick};
 
 /// Reports that may wait to be read; a lane gives up what it tells meanwhile rather than wait itself.
@@ -154,6 +154,7 @@ impl Lane {
                     let pause = wait_for(&self.hindered, &mut self.backoff, &mut tell);
                     self.retry_at = Instant::now() + pause;
                 }
+                let rest = rest.compacted();
                 let parked = rest.parked();
                 self.parked.push_back(rest);
                 self.report(Report::Parked(id, parked)).await
@@ -169,15 +170,20 @@ impl Lane {
         let reports = self.reports.clone();
         let mut tell = |event| drop(reports.try_send(Report::Meanwhile(id, event)));
         self.hindered.clear();
-        for batch in std::mem::take(&mut self.parked) {
+        for (number, batch) in std::mem::take(&mut self.parked).into_iter().enumerate() {
             let items = batch.items();
+            // The first has waited for what went before it; those behind it come after what it leaves now.
+            if number > 0 {
+                writer.wait_for_unanswered(&batch, &mut tell).await;
+            }
             match writer.deliver(batch, &mut self.hindered, timeout, &mut tell).await {
                 Ok(Delivered::Done(receipt)) => {
                     self.backoff = Backoff::default();
                     self.report(Report::Decided(id, Ok(receipt))).await?;
                 }
-                Ok(Delivered::Stuck(rest)) => {
+                Ok(Delivered::Stuck(mut rest)) => {
                     if rest.items() < items {
+                        rest = rest.compacted();
                         self.report(Report::Parked(id, rest.parked())).await?;
                     }
                     self.parked.push_back(rest);

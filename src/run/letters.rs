@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use super::tables::{Plan, PlannedTable};
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter::{DeadLetters, LetterSettings};
-use crate::elasticsearch::gate::Gate;
 use crate::elasticsearch::index::generation_index;
-use crate::elasticsearch::sender::Sender;
 use crate::elasticsearch::state::State;
+use crate::elasticsearch::writer::Writer;
 use crate::error::Error;
 use crate::settings::{OnRejected, Settings};
 
@@ -19,21 +18,26 @@ use crate::settings::{OnRejected, Settings};
 pub(crate) async fn open(
     settings: &Settings,
     client: &Client,
-    sender: &Sender,
-    gate: &Gate,
+    writer: &Writer,
 ) -> Result<Option<DeadLetters>, Error> {
     let OnRejected::DeadLetter { keep_document, max } = settings.on_rejected else {
         return Ok(None);
     };
     let slot = settings.postgres.slot.clone();
     let ours = LetterSettings { slot, keep_document, max };
-    Ok(Some(DeadLetters::open(client, sender.clone(), gate.clone(), ours).await?))
+    Ok(Some(DeadLetters::open(client, writer.mailbox(), ours).await?))
 }
 
-/// Tells the letters which table is behind which index, and takes away those of generations that are gone.
-pub(crate) async fn know(letters: &DeadLetters, plan: &Plan, state: &State) {
+/// Tells the letters which table is behind which index.
+pub(crate) fn know_tables(letters: Option<&DeadLetters>, plan: &Plan) {
+    let Some(letters) = letters else { return };
     let name = |table: &PlannedTable| (table.settings.index.clone(), table.name());
     letters.know_tables(plan.tables.iter().map(name).collect());
+}
+
+/// Takes away the letters of generations that are gone.
+pub(crate) async fn discard_outdated(letters: Option<&DeadLetters>, state: &State) {
+    let Some(letters) = letters else { return };
     let generations = state.tables.values().flat_map(|table| {
         let numbers = [Some(table.generation), table.previous_generation];
         numbers.into_iter().flatten().map(|number| generation_index(&table.index, number))

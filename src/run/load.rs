@@ -5,6 +5,7 @@
 //! transaction, so the source's old rows are held for seconds. An interrupted load starts over.
 
 use std::borrow::Cow;
+use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -29,11 +30,15 @@ use crate::visibility::Snapshot;
 
 /// Rows of one chunk.
 const CHUNK_ROWS: u64 = 50_000;
+/// A chunk is one transaction, and while it is open the source keeps dead rows of every table: when the cluster
+/// takes its rows slowly, it ends early, and the next one begins behind the last row that was taken.
+const CHUNK_DURATION_MAX: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a load works with.
 pub(crate) struct Loading<'a> {
     pub(crate) session: &'a Session,
+    pub(crate) publication: &'a str,
     pub(crate) pipeline: &'a mut Pipeline,
     pub(crate) lanes: &'a mut Lanes,
     pub(crate) shutdown: &'a mut Shutdown,
@@ -53,39 +58,83 @@ pub(crate) enum Loaded {
     },
     /// A stop was asked for.
     Stopped,
+    /// The table is no longer as it was planned; nothing was copied.
+    Outplanned,
 }
 
 impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
         self.pipeline.load(&table.relation)?;
-        tokio::select! {
-            biased;
-            () = self.shutdown.requested() => return Ok(Loaded::Stopped),
-            waited = wait_for_writers(self.session, table.relation.oid) => waited?,
+        if !self.wait_for_writers(table).await? {
+            return Ok(Loaded::Stopped);
         }
         let snapshot = catalog::current_snapshot(self.session).await?;
-        let mut place: Option<Vec<String>> = None;
+        if !self.is_as_planned(table).await? {
+            return Ok(Loaded::Outplanned);
+        }
+        let mut place: Option<Vec<Vec<u8>>> = None;
         let mut rows = 0;
         loop {
+            // No chunk is opened that could not be read.
+            if !self.wait_until(Pipeline::wants_frame).await? {
+                return Ok(Loaded::Stopped);
+            }
             let lines = copy_chunk(self.session, table, place.as_deref(), CHUNK_ROWS).await?;
             let Some(chunk) = self.take_chunk(table, lines).await? else {
                 return Ok(Loaded::Stopped);
             };
             rows += chunk.rows;
-            let Some(last) = chunk.last.filter(|_| chunk.rows >= CHUNK_ROWS) else { break };
-            place = Some(key_of(table, &last)?);
-        }
-        self.pipeline.drain();
-        while !self.pipeline.is_drained() {
-            self.lanes.feed(self.pipeline, self.clock.now());
-            tokio::select! {
-                biased;
-                () = self.shutdown.requested() => return Ok(Loaded::Stopped),
-                report = self.lanes.report() => self.take_report(report)?,
+            if !chunk.is_cut && chunk.rows < CHUNK_ROWS {
+                break;
+            }
+            if let Some(last) = chunk.last {
+                place = Some(key_of(table, &last)?);
             }
         }
+        self.pipeline.drain();
+        if !self.wait_until(Pipeline::is_drained).await? {
+            return Ok(Loaded::Stopped);
+        }
         Ok(Loaded::Whole { rows, snapshot })
+    }
+
+    /// Whether the snapshot, which is older than this question, shows the table with the columns that are
+    /// copied. Rows that it shows with further ones would lack them for good: the stream's copy of them is skipped.
+    async fn is_as_planned(&self, table: &PublishedTable) -> Result<bool, Error> {
+        let tables = catalog::published_tables(self.session, self.publication).await?;
+        Ok(tables.iter().any(|now| now.relation == table.relation))
+    }
+
+    /// Waits for whoever writes to the table; `false` if a stop was asked for.
+    async fn wait_for_writers(&mut self, table: &PublishedTable) -> Result<bool, Error> {
+        let mut waited = pin!(wait_for_writers(self.session, table.relation.oid));
+        let mut ticks = interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return Ok(false),
+                waited = &mut waited => return Ok(waited.map(|()| true)?),
+                _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+            }
+        }
+    }
+
+    /// Lets the lanes work until that is so; `false` if a stop was asked for.
+    async fn wait_until(&mut self, is_so: impl Fn(&Pipeline) -> bool) -> Result<bool, Error> {
+        let mut ticks = interval(PROGRESS_INTERVAL);
+        while !is_so(self.pipeline) {
+            self.lanes.feed(self.pipeline, self.clock.now());
+            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return Ok(false),
+                _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+                report = self.lanes.report() => self.take_report(report)?,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+        }
+        Ok(true)
     }
 
     /// Takes the rows of one chunk; `None` if a stop was asked for.
@@ -94,7 +143,8 @@ impl Loading<'_> {
         table: &PublishedTable,
         mut lines: CopyLines,
     ) -> Result<Option<Chunk>, Error> {
-        let mut chunk = Chunk { rows: 0, last: None };
+        let mut chunk = Chunk { rows: 0, last: None, is_cut: false };
+        let over = Instant::now() + CHUNK_DURATION_MAX;
         let mut ticks = interval(PROGRESS_INTERVAL);
         loop {
             // Everything that has arrived, without going through the timers for each row.
@@ -113,7 +163,13 @@ impl Loading<'_> {
             tokio::select! {
                 biased;
                 () = self.shutdown.requested() => return Ok(None),
-                _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+                _ = ticks.tick() => {
+                    self.progress.tick(self.pipeline, Lsn::ZERO);
+                    if Instant::now() >= over && !self.pipeline.wants_frame() && chunk.rows > 0 {
+                        chunk.is_cut = true;
+                        return Ok(Some(chunk));
+                    }
+                }
                 report = self.lanes.report() => self.take_report(report)?,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
                 line = lines.next(), if has_room => match line? {
@@ -150,19 +206,20 @@ struct Chunk {
     rows: u64,
     /// The last row, after whose key the next chunk begins.
     last: Option<Bytes>,
+    /// Whether there were more.
+    is_cut: bool,
 }
 
 /// The texts of the key's columns in a row.
-fn key_of(table: &PublishedTable, line: &[u8]) -> Result<Vec<String>, Error> {
+fn key_of(table: &PublishedTable, line: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let texts: Vec<Option<Cow<'_, [u8]>>> = fields(line).collect();
     let columns = &table.relation.columns;
     let text = |name: &str| {
         let column = columns.iter().position(|column| column.name == name)?;
-        String::from_utf8(texts.get(column)?.as_deref()?.to_vec()).ok()
+        Some(texts.get(column)?.as_deref()?.to_vec())
     };
-    let key: Option<Vec<String>> = table.key.iter().map(|key| text(&key.name)).collect();
-    let odd =
-        || PostgresError::Protocol("a key that is not UTF-8 text cannot be compared".to_owned());
+    let key: Option<Vec<Vec<u8>>> = table.key.iter().map(|key| text(&key.name)).collect();
+    let odd = || PostgresError::Protocol("a copied row lacks a column of its key".to_owned());
     Ok(key.ok_or_else(odd)?)
 }
 

@@ -13,6 +13,7 @@ use super::vitals::{Movement, SourceVitals, State, Vitals};
 use crate::bulk::obstacle::Cause;
 use crate::elasticsearch::dead_letter::DeadLetters;
 use crate::elasticsearch::writer::{Buried, Event, Waiting, Writer};
+use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::pipeline::{Counters, LaneId, Pipeline};
 
@@ -66,6 +67,30 @@ impl Progress {
         (progress, published)
     }
 
+    /// Another has the slot; told when that changes, and not with each look.
+    pub(crate) fn waits_for_slot(&mut self, why: &Error) {
+        let reason = why.to_string();
+        if self.said_state == State::WaitingForSlot && self.vitals.reason.as_ref() == Some(&reason)
+        {
+            return;
+        }
+        let held = if let Error::Held { duration, .. } = why { Some(*duration) } else { None };
+        let lease = held.map(tracing::field::debug);
+        info!(reason, lease, remedy = why.remedy(), "waiting for the slot");
+        self.state(State::WaitingForSlot);
+        self.vitals.reason = Some(reason);
+        self.publish();
+    }
+
+    /// The slot went to another.
+    pub(crate) fn turn_ends(&mut self) {
+        self.waiting.clear();
+        self.before = self.vitals.counters;
+        self.writer = None;
+        self.vitals.requests_in_flight = 0;
+        self.vitals.bytes_in_flight = 0;
+    }
+
     /// What the lanes write with.
     pub(crate) fn watch(&mut self, writer: &Writer) {
         self.writer = Some(writer.clone());
@@ -110,7 +135,7 @@ impl Progress {
         self.vitals.at = Instant::now();
         if let Some(writer) = &self.writer {
             self.vitals.dead_letters = writer.letters().map_or(0, DeadLetters::count);
-            self.vitals.is_circuit_open = writer.is_circuit_open();
+            self.vitals.circuit = writer.circuit();
         }
         self.publish.send_replace(self.vitals.clone());
     }
@@ -125,6 +150,7 @@ impl Progress {
         match event {
             Event::Waiting(waiting) => self.lane_waits(lane, waiting),
             Event::Buried(buried) => self.buried(buried),
+            Event::Removed => {}
         }
     }
 
@@ -173,6 +199,11 @@ impl Progress {
             self.warned_at = Some(Instant::now());
         }
         self.vitals.source = source;
+    }
+
+    /// Something was done that no counter shows.
+    pub(crate) fn moves(&mut self) {
+        self.movement = Movement::new();
     }
 
     /// Takes the measure of the run, and says where things stand if it is time. Call it about once a second.

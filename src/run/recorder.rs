@@ -2,19 +2,22 @@
 //!
 //! A position is recorded here before it is confirmed to Postgres ([`RecordedLsn`] comes from nowhere
 //! else), at most once a second. An outage of the cluster is waited out; the stream's own loop never waits
-//! for any of it.
+//! for any of it. What readers see is changed only while the lease outlives the change.
 
 use std::future::pending;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter::DeadLetters;
 use crate::elasticsearch::index;
+use crate::elasticsearch::lease::Right;
 use crate::elasticsearch::retry::Backoff;
-use crate::elasticsearch::state::{RecordedLsn, State, StateError, StateStore};
+use crate::elasticsearch::state::{RecordedLsn, State, StateError};
+use crate::elasticsearch::store::StateStore;
 use crate::lsn::Lsn;
 use crate::pipeline::DurableLsn;
 
@@ -118,14 +121,22 @@ impl Recorder {
         }
     }
 
-    /// The state and its store, once no write is under way.
-    pub(crate) async fn into_state(mut self) -> Result<(StateStore, State), StateError> {
+    /// The state, once no write is under way.
+    pub(crate) async fn into_state(mut self) -> Result<State, StateError> {
         if self.is_writing() {
             self.written().await?;
         }
-        match self.owned {
-            Some(owned) => Ok((owned.store, owned.state)),
+        match self.owned.take() {
+            Some(owned) => Ok(owned.state),
             None => pending().await,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(writing) = &self.writing {
+            writing.abort();
         }
     }
 }
@@ -158,21 +169,22 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
     let mut next = state.clone();
     for (name, table) in &mut next.tables {
         let complete = table.load_end_lsn.is_some_and(|end| durable.lsn() >= end);
-        if complete {
-            table.load_snapshot = None;
-        }
         if table.readable || !complete {
             continue;
         }
-        let handed = index::give_to_readers(
-            client,
-            &table.index,
-            table.generation,
-            table.previous_generation,
-        );
-        if let Err(error) = handed.await {
-            warn!(%error, table = name, "cannot give the new generation to its readers yet");
-            continue;
+        store.held().await?;
+        let (generation, previous) = (table.generation, table.previous_generation);
+        let handed = index::give_to_readers(client, &table.index, generation, previous);
+        match timeout(client.request_timeout(), handed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(%error, table = name, "cannot give the new generation to its readers yet");
+                continue;
+            }
+            Err(_) => {
+                warn!(table = name, "cannot give the new generation to its readers in time");
+                continue;
+            }
         }
         table.readable = true;
         info!(
@@ -184,14 +196,22 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
     }
     let recorded = store.record(&mut next, durable).await?;
     *state = next;
-    remove_previous(client, state, letters.as_ref()).await;
+    remove_previous(client, store.right(), state, letters.as_ref()).await;
     Ok(recorded)
 }
 
 /// Superseded generations go once the state says that readers have the new one.
-async fn remove_previous(client: &Client, state: &mut State, letters: Option<&DeadLetters>) {
+async fn remove_previous(
+    client: &Client,
+    right: &Right,
+    state: &mut State,
+    letters: Option<&DeadLetters>,
+) {
     for (name, table) in &mut state.tables {
         let Some(previous) = table.previous_generation.filter(|_| table.readable) else { continue };
+        if !right.holds() {
+            return;
+        }
         match index::delete(client, &table.index, previous).await {
             Ok(()) => table.previous_generation = None,
             Err(error) => {

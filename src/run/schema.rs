@@ -4,12 +4,15 @@
 //! left the publication and came back. So the definition that a generation was made for is remembered in the
 //! state, and compared each time the tables are planned.
 
+pub(crate) mod partitions;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::tables::PlannedTable;
 use crate::pgoutput::relation::Column;
+use crate::postgres::catalog::PublishedTable;
 
 /// The definition that a generation was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,16 +22,29 @@ pub struct TableSource {
     pub relation_oid: u32,
     /// What puts the table into the publication; another one has left and come back.
     pub membership_oid: u32,
+    /// Another one where the publication may have left out changes for a while; none in a state that is older
+    /// than this field.
+    #[serde(default)]
+    pub membership: Option<String>,
     /// Columns of the document id, in key order.
     pub key: Vec<String>,
+    /// The column that documents are routed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<String>,
     /// The derived mapping of each field, as JSON.
     pub fields: BTreeMap<String, String>,
     /// Type OID and modifier of each column; none in a state that is older than this field.
     #[serde(default)]
     pub types: BTreeMap<String, (u32, i32)>,
+    /// `pg_attribute.attnum` of each column; none in a state that is older than this field.
+    #[serde(default)]
+    pub numbers: BTreeMap<String, i16>,
+    /// Each partition of a root with its file; none in a state that is older than this field.
+    #[serde(default)]
+    pub partitions: Option<BTreeMap<u32, u32>>,
 }
 
-/// `text` and `varchar`: a change between them, or of a length, leaves every value's text as it was.
+/// `text` and `varchar`: a change between them leaves every value's text as it was, unless it cuts them short.
 const PLAIN_TEXT_OIDS: [u32; 2] = [25, 1043];
 
 impl TableSource {
@@ -37,15 +53,30 @@ impl TableSource {
         Self {
             relation_oid: table.published.relation.oid,
             membership_oid: table.published.membership_oid,
+            membership: Some(table.published.membership.clone()),
             key: table.key(),
+            routing: table.settings.routing.clone(),
             fields: table.fields.clone(),
             types: table.published.relation.columns.iter().map(typed).collect(),
+            numbers: numbered(&table.published),
+            partitions: Some(partitions::files(&table.published.partitions)),
         }
     }
 }
 
 fn typed(column: &Column) -> (String, (u32, i32)) {
     (column.name.clone(), (column.type_oid, column.type_modifier))
+}
+
+fn numbered(table: &PublishedTable) -> BTreeMap<String, i16> {
+    let columns = table.relation.columns.iter().zip(&table.numbers);
+    columns.map(|(column, &number)| (column.name.clone(), number)).collect()
+}
+
+/// Whether every value of the one type is one of the other, with the same text.
+fn is_wider((oid, modifier): (u32, i32), (oid_now, modifier_now): (u32, i32)) -> bool {
+    let is_plain = [oid, oid_now].iter().all(|oid| PLAIN_TEXT_OIDS.contains(oid));
+    is_plain && (modifier_now < 0 || (0..=modifier_now).contains(&modifier))
 }
 
 /// What has become of a definition.
@@ -72,8 +103,15 @@ pub(crate) fn difference(before: &TableSource, now: &TableSource) -> Difference 
     if before.membership_oid != now.membership_oid {
         return Difference::Remade("the table left the publication for a while");
     }
+    let is_other = |(before, now): (&String, &String)| before != now;
+    if before.membership.as_ref().zip(now.membership.as_ref()).is_some_and(is_other) {
+        return Difference::Remade("the publication was altered, and may have left out changes");
+    }
     if before.key != now.key {
         return Difference::Remade("its key has other columns, so its rows have other ids");
+    }
+    if before.routing != now.routing {
+        return Difference::Remade("its documents are routed otherwise");
     }
     let is_retyped = |(name, mapping): (&String, &String)| {
         now.fields.get(name).is_some_and(|mapping_now| mapping_now != mapping)
@@ -81,11 +119,15 @@ pub(crate) fn difference(before: &TableSource, now: &TableSource) -> Difference 
     if before.fields.iter().any(is_retyped) {
         return Difference::Remade("a column has another type, which is mapped otherwise");
     }
-    let is_rewritten = |(name, &(oid, modifier)): (&String, &(u32, i32))| {
-        now.types.get(name).is_some_and(|&(oid_now, modifier_now)| {
-            let is_plain = [oid, oid_now].iter().all(|oid| PLAIN_TEXT_OIDS.contains(oid));
-            (oid, modifier) != (oid_now, modifier_now) && !is_plain
-        })
+    let is_another = |(name, number): (&String, &i16)| {
+        now.numbers.get(name).is_some_and(|number_now| number_now != number)
+    };
+    if before.numbers.iter().any(is_another) {
+        return Difference::Remade("a name stands for another column");
+    }
+    let is_rewritten = |(name, &kind): (&String, &(u32, i32))| {
+        let now = now.types.get(name);
+        now.is_some_and(|&kind_now| kind != kind_now && !is_wider(kind, kind_now))
     };
     if before.types.iter().any(is_rewritten) {
         return Difference::Remade(
@@ -112,10 +154,28 @@ mod tests {
         TableSource {
             relation_oid: 7,
             membership_oid: 8,
+            membership: None,
             key: key.iter().map(text).collect(),
+            routing: None,
             fields: fields.iter().map(|(name, kind)| (text(name), text(kind))).collect(),
             types: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            partitions: None,
         }
+    }
+
+    #[test]
+    fn a_name_that_stands_for_another_column_is_another_generation() {
+        let with = |numbers: &[(&str, i16)]| TableSource {
+            numbers: numbers.iter().map(|&(name, number)| (name.to_owned(), number)).collect(),
+            ..source(&["id"], &[("id", "long"), ("a", "text"), ("b", "text")])
+        };
+        let before = with(&[("id", 1), ("a", 2), ("b", 3)]);
+        for now in [with(&[("id", 1), ("a", 3), ("b", 2)]), with(&[("id", 1), ("a", 2), ("b", 4)])]
+        {
+            assert!(matches!(difference(&before, &now), Difference::Remade(_)), "{now:?}");
+        }
+        assert_eq!(difference(&with(&[]), &before), Difference::None, "an older state");
     }
 
     #[test]
@@ -142,18 +202,25 @@ mod tests {
             (with(numeric, 655_366), with(numeric, 786_440)),
             (with(bpchar, 7), with(bpchar, 9)),
             (with(varchar, 14), with(bpchar, 14)),
+            (with(varchar, 14), with(varchar, 9)),
+            (with(text, -1), with(varchar, 14)),
         ] {
             assert!(matches!(difference(&before, &now), Difference::Remade(_)));
         }
     }
 
     #[test]
-    fn another_table_membership_key_or_type_is_another_generation() {
-        let before = source(&["id"], &[("id", "long"), ("v", "text")]);
+    fn another_table_membership_key_routing_or_type_is_another_generation() {
+        let before = TableSource {
+            membership: Some("8 700".to_owned()),
+            ..source(&["id"], &[("id", "long"), ("v", "text")])
+        };
         let now = [
             TableSource { relation_oid: 9, ..before.clone() },
             TableSource { membership_oid: 9, ..before.clone() },
+            TableSource { membership: Some("8 701".to_owned()), ..before.clone() },
             source(&["v"], &[("id", "long"), ("v", "text")]),
+            TableSource { routing: Some("v".to_owned()), ..before.clone() },
             source(&["id"], &[("id", "long"), ("v", "keyword")]),
         ];
         for now in now {

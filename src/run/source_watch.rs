@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::continuity;
 use super::tables::Plan;
 use super::vitals::SourceVitals;
+use crate::elasticsearch::retry::Backoff;
 use crate::error::Error;
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::{self, PublicationFacts, PublishedTable};
@@ -110,8 +111,20 @@ impl Planned {
             if oids(table) != oids(planned) {
                 return Some(format!("{} came back to the publication", shown()));
             }
-            if table.relation.columns != planned.relation.columns {
+            if table.membership != planned.membership {
+                return Some(format!("{} was published otherwise", shown()));
+            }
+            let columns =
+                |table: &PublishedTable| (table.relation.columns.clone(), table.numbers.clone());
+            if columns(table) != columns(planned) {
                 return Some(format!("{} has other columns", shown()));
+            }
+            // With REPLICA IDENTITY FULL the stream does not tell which columns are the key.
+            if table.key != planned.key {
+                return Some(format!("{} has another key", shown()));
+            }
+            if table.partitions != planned.partitions {
+                return Some(format!("{} has other partitions", shown()));
             }
         }
         let is_new = |table: &&PublishedTable| !self.tables.contains_key(&name_of(table));
@@ -133,11 +146,15 @@ struct Looker {
 impl Looker {
     async fn look_for_ever(self, tell: mpsc::Sender<Finding>) {
         let mut session = None;
+        let mut backoff = Backoff::of_source();
+        let mut pause = INTERVAL;
         loop {
             // The stream has only just begun from what was found at the start.
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(pause).await;
+            pause = INTERVAL;
             match self.look(&mut session).await {
                 Ok(findings) => {
+                    backoff = Backoff::of_source();
                     for finding in findings {
                         if tell.send(finding).await.is_err() {
                             return;
@@ -148,6 +165,7 @@ impl Looker {
                     // The stream itself says what is wrong with Postgres.
                     debug!(%error, "a look at the source failed");
                     session = None;
+                    pause = backoff.next(None).max(INTERVAL);
                 }
             }
         }
@@ -159,6 +177,8 @@ impl Looker {
             None => Session::connect(&self.settings, Purpose::Control).await?,
         };
         let session = kept.insert(session);
+        // An address that has moved to a standby for a while says nothing of the slot.
+        session.refuse_standby()?;
         let (slot_name, publication) = (&self.settings.slot, &self.settings.publication);
         let slot = slot::inspect(session, slot_name).await?;
         let slot = match continuity::prove_kept(slot.as_ref(), slot_name) {

@@ -1,25 +1,33 @@
 //! From nothing, or from whatever a crash left, to a state that the stream can go on from.
 //!
 //! Continuity is proven (`continuity`), and every index that was complete is there, or waldex stops in
-//! `needs_resync` (spec P5).
+//! `needs_resync` (spec P5). Before anything is changed the lease is taken, and only while it lasts.
 
-use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use super::continuity::{self, Source};
-use super::schema::{Difference, TableSource, difference};
+use super::foreign::refuse_foreign_index;
+use super::generations::{choose_generation, create_missing};
+use super::schema::partitions;
+use super::slot_creation::{Making, create_slot};
 use super::tables::{Plan, PlannedTable};
 use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::index::{self, ReaderName, generation_index};
-use crate::elasticsearch::state::{State, StateStore, TableState};
+use crate::elasticsearch::state::{State, TableState};
+use crate::elasticsearch::store::{Found, StateStore};
+use crate::elasticsearch::versions;
 use crate::error::{Discontinuity, Error};
+use crate::lsn::Lsn;
 use crate::postgres::PostgresError;
-use crate::postgres::pinned::Encoding;
+use crate::postgres::catalog;
 use crate::postgres::replication::Replication;
 use crate::postgres::session::Session;
 use crate::postgres::slot::{self, SlotFacts};
 use crate::settings::{PostgresSettings, Settings};
+
+/// What a slot that exists is called when it is made.
+const DUPLICATE_OBJECT: &str = "42710";
 
 /// A single table may be named with or without its schema.
 fn wants(reload: &Reload, table: &PlannedTable) -> bool {
@@ -73,17 +81,52 @@ pub(crate) fn go_on(state: &mut State, source: &Source, slot: &str) -> Result<()
     Ok(())
 }
 
-/// Finds or makes the state, the slot and the indices. Afterwards every planned table has a generation that
-/// exists and that the state names; those not loaded are to be.
-pub(crate) async fn establish(
-    settings: &Settings,
-    session: &Session,
-    client: &Client,
-    store: &mut StateStore,
+/// Both sides, where a run is to begin.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) session: &'a Session,
+    pub(super) client: &'a Client,
+    pub(super) store: &'a StateStore,
+    pub(super) making: &'a Making,
+}
+
+impl Target<'_> {
+    /// Finds or makes the state, the slot and the indices. Afterwards every planned table has a generation that
+    /// exists and that the state names; those not loaded are to be. `found` is the state.
+    pub(super) async fn establish(
+        self,
+        plan: &Plan,
+        reload: &Reload,
+        found: Option<Found>,
+    ) -> Result<State, Error> {
+        let before = found.as_ref().map(|found| found.version);
+        match establish(self, plan, reload, found.map(|found| found.state)).await {
+            // Of two that began at once, the other may have gone on since the state was read.
+            Err(error @ (Error::NeedsResync(_) | Error::SlotNotMade(_))) => {
+                let now = self.store.find().await?;
+                let has_gone_on = now.is_some_and(|found| {
+                    found.state.instance != self.store.instance() && Some(found.version) != before
+                });
+                let is_made = matches!(&error, Error::SlotNotMade(error)
+                    if error.sqlstate() == Some(DUPLICATE_OBJECT));
+                if !has_gone_on && !is_made {
+                    return Err(error);
+                }
+                Err(Error::Busy("another waldex begins on this slot".to_owned()))
+            }
+            established => established,
+        }
+    }
+}
+
+async fn establish(
+    target: Target<'_>,
     plan: &Plan,
     reload: &Reload,
+    found: Option<State>,
 ) -> Result<State, Error> {
-    let found = store.read().await?;
+    let Target { settings, session, client, store, making } = target;
     let source = look_at_source(session, &settings.postgres).await?;
     for table in &plan.tables {
         refuse_foreign_index(client, &table.settings.index).await?;
@@ -99,16 +142,23 @@ pub(crate) async fn establish(
     // Before a slot is made: one that nobody may read on from, for want of rights here, would only keep WAL.
     store.prepare().await?;
     let mut state = match found {
-        Some(mut state) if *reload != Reload::All => {
+        Some(mut state) if *reload != Reload::All && !state.is_claim() => {
             go_on(&mut state, &source, &settings.postgres.slot)?;
+            store.write(&state).await?;
             state
         }
         found => {
-            let known = found.map(|state| state.tables).unwrap_or_default();
-            if *reload != Reload::All {
+            let claim = found.unwrap_or_else(|| claim(settings, &source));
+            if claim.is_claim() && *reload != Reload::All {
                 refuse_unaccounted(client, plan).await?;
             }
-            let mut state = fresh_state(settings, session, source).await?;
+            if let Some(problem) = versions::look(client).await? {
+                return Err(Error::Preflight(vec![problem]));
+            }
+            // The lease before the slot: of two that begin at once, one may make or move it.
+            store.write(&claim).await?;
+            let known = claim.tables;
+            let mut state = fresh_state(settings, session, source, making).await?;
             state.tables = known;
             state
         }
@@ -119,30 +169,75 @@ pub(crate) async fn establish(
         let name = table.name();
         let wanted = wants(reload, table);
         let known = state.tables.remove(&name);
-        let entry = choose_generation(client, table, known, wanted).await?;
+        let unseen = partitions::unseen(session, table, known.as_ref()).await?;
+        let mut entry = choose_generation(client, store, table, known, wanted).await?;
+        if let Some(reason) = unseen.filter(|_| entry.load_begun) {
+            warn!(
+                table = name,
+                reason,
+                "rows of the table came or went without a change that is streamed; `waldex run --reload {name}` \
+                 makes the index equal to it"
+            );
+            entry.reload_recommended = Some(reason.to_owned());
+        }
         state.tables.insert(name, entry);
     }
     // The state first: an index without a state that names it could not be accounted for.
     store.write(&state).await?;
-    create_missing(client, plan, &state).await?;
+    create_missing(client, store, plan, &state).await?;
+    give_back_to_readers(client, store, &state).await?;
     Ok(state)
 }
 
-/// A state for the slot as it stands; the slot is made if it is missing.
+/// Somebody may have taken the readers' alias away, or put it back to a generation that is not written any
+/// more; readers would find nothing, or what gets older and older.
+async fn give_back_to_readers(
+    client: &Client,
+    store: &StateStore,
+    state: &State,
+) -> Result<(), Error> {
+    for (table, entry) in state.tables.iter().filter(|(_, entry)| entry.loaded && entry.readable) {
+        let previous = match index::reader_name(client, &entry.index).await? {
+            ReaderName::Generation(generation) if generation == entry.generation => continue,
+            ReaderName::Foreign { .. } => continue,
+            ReaderName::Generation(other) => Some(other),
+            ReaderName::Free => None,
+        };
+        let (index, generation) = (&entry.index, entry.generation);
+        store.held().await?;
+        warn!(table, alias = index, generation, "readers had lost their alias: giving it back");
+        index::give_to_readers(client, index, generation, previous).await?;
+    }
+    Ok(())
+}
+
+/// Says whose slot it will be, before there is anything to say of it.
+fn claim(settings: &Settings, source: &Source) -> State {
+    let (system, timeline) = (source.system.system_id.clone(), source.timeline().number);
+    let PostgresSettings { database, slot, publication, .. } = &settings.postgres;
+    State::new(system, timeline, database.clone(), slot, publication, Lsn::ZERO)
+}
+
+/// A state for the slot, with every table still to be loaded; the slot is made if it is missing, else moved to
+/// now: what lies before is in the rows that are loaded, and could keep the stream from ever getting there.
 async fn fresh_state(
     settings: &Settings,
     session: &Session,
     source: Source,
+    making: &Making,
 ) -> Result<State, Error> {
     let name = &settings.postgres.slot;
     let start = match source.slot {
-        Some(ref facts @ SlotFacts { confirmed_flush: Some(lsn), .. }) if !facts.is_lost() => lsn,
+        Some(ref facts @ SlotFacts { confirmed_flush: Some(lsn), .. }) if !facts.is_lost() => {
+            let now = catalog::flush_lsn(session).await?.max(lsn);
+            slot::advance(session, name, now).await?
+        }
         Some(_) => {
             warn!(slot = name, "the slot is lost: dropping it and making it anew");
             slot::drop(session, name).await?;
-            create_slot(&settings.postgres, session.encoding()).await?
+            create_slot(&settings.postgres, session, making).await?
         }
-        None => create_slot(&settings.postgres, session.encoding()).await?,
+        None => create_slot(&settings.postgres, session, making).await?,
     };
     let timeline = source.timeline();
     let mut state = State::new(
@@ -155,50 +250,6 @@ async fn fresh_state(
     );
     state.timeline_begun_at = timeline.begun_at;
     Ok(state)
-}
-
-async fn create_slot(
-    settings: &PostgresSettings,
-    encoding: Encoding,
-) -> Result<crate::lsn::Lsn, PostgresError> {
-    info!(
-        slot = settings.slot,
-        "creating the slot; this waits for every transaction that runs now to end"
-    );
-    let mut replication = Replication::connect(settings, encoding).await?;
-    let consistent_point = replication.create_slot(&settings.slot, false).await?;
-    info!(slot = settings.slot, %consistent_point, "slot created");
-    Ok(consistent_point)
-}
-
-/// Everyone who migrates meets this on day one: the name readers use is taken.
-pub(crate) async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error> {
-    match index::reader_name(client, index).await? {
-        ReaderName::Free | ReaderName::Generation(_) => Ok(()),
-        ReaderName::Foreign { indices, is_concrete } => Err(foreign(index, &indices, is_concrete)),
-    }
-}
-
-/// The refusal of a name that is taken, with the way over.
-fn foreign(index: &str, indices: &[String], is_concrete: bool) -> Error {
-    let what = if is_concrete {
-        format!("\"{index}\" is a concrete index, not made by waldex")
-    } else {
-        format!("\"{index}\" is an alias of {}, not made by waldex", indices.join(", "))
-    };
-    let remove = if is_concrete {
-        format!(r#"{{"remove_index":{{"index":"{index}"}}}}"#)
-    } else {
-        let names = indices.join("\",\"");
-        format!(r#"{{"remove":{{"indices":["{names}"],"alias":"{index}"}}}}"#)
-    };
-    let first = generation_index(&format!("{index}-waldex"), 1);
-    let fix = format!(
-        "load side by side: set index: {index}-waldex for this table and run waldex; when it streams, cut \
-         over in one step with POST /_aliases {{\"actions\":[{remove},{{\"add\":{{\"index\":\"{first}\",\
-         \"alias\":\"{index}\"}}}}]}}"
-    );
-    Error::Configuration { what, fix }
 }
 
 /// Without a state, an empty target is loaded; anything else cannot be accounted for.
@@ -216,7 +267,7 @@ async fn refuse_unaccounted(client: &Client, plan: &Plan) -> Result<(), Error> {
 }
 
 /// An index that was complete must be there.
-fn refuse_gone(known: &TableState, existing: &[u32]) -> Result<(), Error> {
+pub(super) fn refuse_gone(known: &TableState, existing: &[u32]) -> Result<(), Error> {
     if known.loaded && !existing.contains(&known.generation) {
         let index = generation_index(&known.index, known.generation);
         return Err(Error::NeedsResync(Discontinuity::IndexGone { index }));
@@ -236,128 +287,6 @@ pub(crate) async fn account_for_indices(
         if let Some(known) = state.tables.get(&table.name()).filter(|it| it.index == *index) {
             refuse_gone(known, &index::generations(client, index).await?)?;
         }
-    }
-    Ok(())
-}
-
-/// The generation a table is written to: the one the state names, or a new one.
-async fn choose_generation(
-    client: &Client,
-    table: &PlannedTable,
-    known: Option<TableState>,
-    reload: bool,
-) -> Result<TableState, Error> {
-    let index = &table.settings.index;
-    let existing = index::generations(client, index).await?;
-    let source = TableSource::of(table);
-    if let Some(known) = known.as_ref().filter(|known| !reload && known.index == *index) {
-        refuse_gone(known, &existing)?;
-        if let Some(kept) = keep_generation(client, table, known, source.clone()).await? {
-            return Ok(kept);
-        }
-    }
-    let previous = match index::reader_name(client, index).await? {
-        ReaderName::Generation(previous) => Some(previous),
-        ReaderName::Free | ReaderName::Foreign { .. } => None,
-    };
-    let unfinished = known.filter(|known| !known.loaded && known.index == *index);
-    if let Some(unfinished) = unfinished.filter(|known| Some(known.generation) != previous) {
-        index::delete(client, index, unfinished.generation).await?;
-    }
-    Ok(TableState {
-        index: index.clone(),
-        generation: existing.last().map_or(1, |last| last + 1),
-        loaded: false,
-        load_begun: false,
-        load_end_lsn: None,
-        previous_generation: previous,
-        readable: previous.is_none(),
-        load_snapshot: None,
-        source: Some(source),
-        refresh_recommended: false,
-    })
-}
-
-/// Readies the generation that the next attempt at a load writes: one of its own. What an earlier attempt has
-/// written may have been deleted since; this one does not see it, and a change that a load has seen is skipped
-/// when the stream brings it. A request of the earlier attempt may even be on its way still.
-pub(crate) async fn begin_load(
-    client: &Client,
-    table: &PlannedTable,
-    store: &mut StateStore,
-    state: &mut State,
-) -> Result<(), Error> {
-    let Some(entry) = state.tables.get_mut(&table.name()) else { return Ok(()) };
-    if entry.load_begun {
-        index::delete(client, &entry.index, entry.generation).await?;
-        entry.generation += 1;
-    }
-    entry.load_begun = true;
-    let (index, generation, for_readers) = (entry.index.clone(), entry.generation, entry.readable);
-    store.write(state).await?;
-    index::create(client, &index, generation, &table.index_body, for_readers).await?;
-    Ok(())
-}
-
-/// The generation as it goes on with the table's definition of now; `None` if it cannot.
-async fn keep_generation(
-    client: &Client,
-    table: &PlannedTable,
-    known: &TableState,
-    source: TableSource,
-) -> Result<Option<TableState>, Error> {
-    let name = table.name();
-    let change = known.source.as_ref().map(|before| difference(before, &source));
-    let mut kept = TableState { source: Some(source), ..known.clone() };
-    match change {
-        None | Some(Difference::None) => {}
-        Some(Difference::Remade(reason)) => {
-            warn!(table = name, reason, "loading a new generation");
-            return Ok(None);
-        }
-        Some(Difference::Fields { added, removed }) => {
-            if known.loaded && !added.is_empty() {
-                let fields = mappings_of(&table.index_body, &added);
-                index::extend_mappings(client, &kept.index, kept.generation, fields).await?;
-            }
-            kept.refresh_recommended |= known.loaded;
-            warn!(
-                table = name,
-                ?added,
-                ?removed,
-                "the table has other columns: documents that were not written since do not show it; \
-                 `waldex run --reload {name}` brings it into all of them"
-            );
-        }
-    }
-    Ok(Some(kept))
-}
-
-/// The mappings of these fields at the top of the index's body; of a dotted name, those of its object.
-fn mappings_of(index_body: &Value, fields: &[String]) -> Map<String, Value> {
-    let properties = index_body.pointer("/mappings/properties");
-    let top = |field: &String| {
-        let name = field.split('.').next()?;
-        Some((name.to_owned(), properties?.get(name)?.clone()))
-    };
-    fields.iter().filter_map(top).collect()
-}
-
-/// Creates the generations that the state names and that are not there.
-async fn create_missing(client: &Client, plan: &Plan, state: &State) -> Result<(), Error> {
-    for table in &plan.tables {
-        let Some(entry) = state.tables.get(&table.name()).filter(|entry| !entry.loaded) else {
-            continue;
-        };
-        let existing = index::generations(client, &entry.index).await?;
-        if existing.contains(&entry.generation) {
-            continue;
-        }
-        let for_readers = entry.readable;
-        let (index, generation) = (&entry.index, entry.generation);
-        index::create(client, index, generation, &table.index_body, for_readers).await?;
-        let physical = generation_index(index, generation);
-        info!(table = table.name(), index = physical, for_readers, "index created");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::document::mapping::{derived_mapping, index_body};
 use crate::document::projection::Projection;
 use crate::document::types::TypeRegistry;
 use crate::elasticsearch::index::write_alias;
+use crate::elasticsearch::lease::Term;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::pipeline::{PipelineError, TablePlan};
@@ -70,13 +71,14 @@ pub struct Plan {
 /// # Errors
 /// A table that cannot be projected or indexed as configured; the catalog's.
 pub async fn plan(session: &Session, settings: &Settings) -> Result<Plan, Error> {
+    let term = Term::of(settings.elasticsearch.request_timeout);
     let as_of = catalog::flush_lsn(session).await?;
     let published = catalog::published_tables(session, &settings.postgres.publication).await?;
     let types = learn_types(session, &published).await?;
     let mut tables = Vec::new();
     for table in published {
         let Some(configured) = configured(settings, &table) else { continue };
-        tables.push(planned(table, configured, &types)?);
+        tables.push(planned(table, configured, &types, term)?);
     }
     refuse_shared_indices(&tables)?;
     Ok(Plan { tables, types, as_of, takes_new_tables: settings.tables.is_empty() })
@@ -111,6 +113,7 @@ fn planned(
     published: PublishedTable,
     settings: TableSettings,
     types: &TypeRegistry,
+    term: Term,
 ) -> Result<PlannedTable, Error> {
     let name = format!("{}.{}", settings.schema, settings.table);
     let unfit = |what: String| Error::Configuration {
@@ -126,7 +129,7 @@ fn planned(
     let key: Vec<String> = published.key.iter().map(|column| column.name.clone()).collect();
     let projection = Projection::compile(&published.relation, &key, &settings, types)
         .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
-    let index_body = index_body(&projection, &settings)
+    let index_body = index_body(&projection, &settings, term.tombstones_min())
         .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
     let fields = projection.fields().map(|(name, kind)| (name.to_owned(), derived_mapping(kind)));
     let fields = fields.collect();

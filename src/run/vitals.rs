@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bulk::obstacle::Cause;
+use crate::elasticsearch::breaker::Circuit;
 use crate::lsn::Lsn;
 use crate::pipeline::Counters;
 
@@ -20,6 +21,8 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 pub enum State {
     /// Connects and checks.
     Starting,
+    /// Another waldex has the slot.
+    WaitingForSlot,
     /// A table was changed: everything is planned again.
     Planning,
     /// Copies the rows that were there before.
@@ -37,8 +40,9 @@ pub enum State {
 }
 
 /// All of them, in the order of a life.
-pub const STATES: [State; 8] = [
+pub const STATES: [State; 9] = [
     State::Starting,
+    State::WaitingForSlot,
     State::Planning,
     State::Backfilling,
     State::CatchingUp,
@@ -53,6 +57,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::WaitingForSlot => "waiting_for_slot",
             Self::Planning => "planning",
             Self::Backfilling => "backfilling",
             Self::CatchingUp => "catching_up",
@@ -66,7 +71,11 @@ impl State {
     /// Whether the run waits for something outside, for as long as that takes.
     fn waits_outside(self) -> bool {
         match self {
-            Self::Starting | Self::Planning | Self::Backpressure | Self::Reconnecting => true,
+            Self::Starting
+            | Self::WaitingForSlot
+            | Self::Planning
+            | Self::Backpressure
+            | Self::Reconnecting => true,
             Self::Backfilling | Self::CatchingUp | Self::Live | Self::Stuck => false,
         }
     }
@@ -120,7 +129,7 @@ pub struct Vitals {
     /// Refused documents whose dead letter is open.
     pub dead_letters: usize,
     /// Whether requests pause because most of them fail.
-    pub is_circuit_open: bool,
+    pub circuit: Circuit,
     /// Age of the newest confirmed commit while anything is behind it, in seconds; 0 when nothing is.
     pub lag_seconds: u64,
     /// How the source fares, as of the last look.
@@ -143,7 +152,7 @@ impl Vitals {
             durable: Lsn::ZERO,
             confirmed: Lsn::ZERO,
             dead_letters: 0,
-            is_circuit_open: false,
+            circuit: Circuit::Closed,
             lag_seconds: 0,
             source: SourceVitals::default(),
         }
@@ -161,6 +170,7 @@ impl Vitals {
             State::Stuck => Some("work is pending and nothing moves"),
             state if is_silent && !state.waits_outside() => Some("the run says nothing any more"),
             State::Starting
+            | State::WaitingForSlot
             | State::Planning
             | State::Backfilling
             | State::CatchingUp
@@ -237,6 +247,7 @@ mod tests {
         assert!(vitals(State::Live).trouble(later).is_some());
         assert!(vitals(State::Live).trouble(Instant::now()).is_none());
         assert!(vitals(State::Reconnecting).trouble(later).is_none());
+        assert!(vitals(State::WaitingForSlot).trouble(later).is_none());
         assert!(vitals(State::Stuck).trouble(Instant::now()).is_some());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use crate::error::Error;
 use crate::pipeline::{Pipeline, PipelineError, Reselect, Truncate, Work};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::PublishedTable;
-use crate::postgres::reselect::reselect;
+use crate::postgres::reselect::{Reselected, reselect};
 use crate::postgres::session::Session;
 
 /// A commit can be decoded before new snapshots see it; it becomes visible within moments, unless it waits
@@ -25,7 +26,7 @@ const VISIBILITY_POLL_MAX: Duration = Duration::from_secs(1);
 
 /// The answer to a piece of work.
 pub(crate) enum Done {
-    Reselected(Option<Vec<Option<Vec<u8>>>>),
+    Reselected(Reselected),
     Truncated,
 }
 
@@ -33,7 +34,7 @@ impl Done {
     /// Lets the pipeline go on.
     pub(crate) fn give_to(self, pipeline: &mut Pipeline) -> Result<(), PipelineError> {
         match self {
-            Self::Reselected(row) => pipeline.reselected(row),
+            Self::Reselected(found) => pipeline.reselected(found.row, found.seen),
             Self::Truncated => pipeline.truncated(),
         }
     }
@@ -50,6 +51,19 @@ pub(crate) struct Working {
     search: Option<(Client, Writer)>,
     waiting: Option<Work>,
     running: Option<JoinHandle<Result<Done, Error>>>,
+    /// Whether what runs writes to the cluster.
+    writes: bool,
+    signs: Signs,
+}
+
+/// Signs of life of what runs: each attempt, whatever becomes of it.
+#[derive(Clone, Default)]
+struct Signs(Arc<AtomicBool>);
+
+impl Signs {
+    fn give(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Working {
@@ -60,7 +74,16 @@ impl Working {
         search: Option<(Client, Writer)>,
     ) -> Self {
         let tables = Arc::new(tables);
-        Self { control, session, tables, search, waiting: None, running: None }
+        Self {
+            control,
+            session,
+            tables,
+            search,
+            waiting: None,
+            running: None,
+            writes: false,
+            signs: Signs::default(),
+        }
     }
 
     /// Takes on what the pipeline asked for; it asks for one thing at a time.
@@ -77,13 +100,19 @@ impl Working {
         };
         let Some(work) = self.waiting.take_if(|work| !must_wait(work)) else { return };
         let session = Arc::clone(&self.session);
+        self.writes = matches!(work, Work::Truncate(_));
         self.running = Some(match work {
-            Work::Reselect(row) => {
-                tokio::spawn(select_again(session, Arc::clone(&self.tables), row))
-            }
+            Work::Reselect(row) => tokio::spawn(select_again(
+                session,
+                Arc::clone(&self.tables),
+                row,
+                self.signs.clone(),
+            )),
             // Ends the stream before it could be taken on.
             Work::Replan(_) => return,
-            Work::Truncate(truncate) => tokio::spawn(empty(self.search.clone(), truncate)),
+            Work::Truncate(truncate) => {
+                tokio::spawn(empty(self.search.clone(), truncate, self.signs.clone()))
+            }
         });
     }
 
@@ -95,6 +124,26 @@ impl Working {
         match joined {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Whether something was attempted since the last call: a wait for the cluster or for a commit to be seen may
+    /// take long, and is none that a new start would end.
+    pub(crate) fn gave_sign(&self) -> bool {
+        self.signs.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether requests may be on their way to the cluster.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writes && self.running.is_some()
+    }
+
+    /// Waits for a truncate under way, whose answer nobody wants any more. Its deletes have the version of
+    /// whatever else its transaction writes: given up on their way, they could arrive after that. Cancel-safe.
+    pub(crate) async fn settled(&mut self) {
+        if self.is_writing() {
+            // What it says of the index, the next attempt at the same truncate says again.
+            drop(self.finished().await);
         }
     }
 
@@ -122,31 +171,37 @@ async fn select_again(
     session: Arc<Session>,
     tables: Arc<Vec<PublishedTable>>,
     row: Reselect,
+    signs: Signs,
 ) -> Result<Done, Error> {
     let odd = |what: &str| Error::Postgres(PostgresError::Protocol(what.to_owned()));
     let table = tables.iter().find(|table| table.relation.oid == row.relation.oid);
     let table =
         table.ok_or_else(|| odd("a change of a table that was made anew; load it again"))?;
     let columns: Vec<&str> = row.columns.iter().map(String::as_str).collect();
-    let key: Result<Vec<&str>, _> = row.key.iter().map(|text| std::str::from_utf8(text)).collect();
-    let key = key.map_err(|_| odd("a key that is not UTF-8 cannot be selected again"))?;
+    let key: Vec<&[u8]> = row.key.iter().map(Vec::as_slice).collect();
     let mut pause = VISIBILITY_POLL_MIN;
     loop {
         let found = reselect(&session, table, &columns, &key).await?;
+        signs.give();
         // Until then the row is shown as it was before the transaction, which may have changed the very
         // column in an earlier statement; or it is not there under its new key.
         if found.snapshot.sees(row.xid) {
-            return Ok(Done::Reselected(found.row));
+            return Ok(Done::Reselected(found));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(VISIBILITY_POLL_MAX);
     }
 }
 
-async fn empty(search: Option<(Client, Writer)>, truncate: Truncate) -> Result<Done, Error> {
+async fn empty(
+    search: Option<(Client, Writer)>,
+    truncate: Truncate,
+    signs: Signs,
+) -> Result<Done, Error> {
     let Some((client, writer)) = search else { return Ok(Done::Truncated) };
     for alias in &truncate.write_aliases {
         let tell = |event| {
+            signs.give();
             if let Event::Waiting(waiting) = event {
                 let (cause, reason) = (waiting.cause.name(), waiting.reason);
                 warn!(cause, reason, attempts = waiting.attempts, "cannot empty the index yet");

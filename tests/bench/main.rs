@@ -5,14 +5,15 @@
 //! $ ROWS=5000000 BATCH=5000000 cargo bench --bench stream -- stream
 //! ```
 //!
-//! Arguments choose parts: `stream`, `load`, `latency`, `outage`. Variables: `ROWS`, `BATCH` (rows of one
+//! Arguments choose parts: `stream`, `load`, `latency`, `outage`, `reselect`. Variables: `ROWS`, `BATCH` (rows of one
 //! transaction), `RATE` (single-row commits a second), `SECONDS` (of the latency part and of the outage),
-//! `PROGRAM` (another build of waldex, to compare).
+//! `RESELECTS` (rows whose large value is selected again), `PROGRAM` (another build of waldex, to compare).
 //! waldex is a process of its own, and only its CPU time is counted; sink and source share the machine
 //! with it, so compare figures of one run with each other.
 
 mod meter;
 mod parts;
+mod reselect;
 mod sink;
 mod source;
 #[path = "../support/mod.rs"]
@@ -21,7 +22,7 @@ mod support;
 use anyhow::{Context, Result, bail};
 use source::Source;
 
-const PARTS: [&str; 4] = ["stream", "load", "latency", "outage"];
+const PARTS: [&str; 5] = ["stream", "load", "latency", "outage", "reselect"];
 
 /// How much is measured.
 pub(crate) struct Sizes {
@@ -29,6 +30,7 @@ pub(crate) struct Sizes {
     batch: u64,
     commits_per_second: u32,
     seconds: u32,
+    reselects: u64,
 }
 
 #[tokio::main]
@@ -38,6 +40,7 @@ async fn main() -> Result<()> {
         batch: variable("BATCH", 1_000)?,
         commits_per_second: variable("RATE", 200)?,
         seconds: variable("SECONDS", 10)?,
+        reselects: variable("RESELECTS", 50_000)?,
     };
     // Cargo itself adds `--bench`.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -59,6 +62,9 @@ async fn main() -> Result<()> {
     }
     if wants("outage") {
         parts::outage(&source, &sizes).await?;
+    }
+    if wants("reselect") {
+        reselect::reselect(&source, &sizes).await?;
     }
     Ok(())
 }

@@ -32,19 +32,19 @@ fn ways(source: &Source) -> Result<[Way; 2]> {
     ])
 }
 
-fn waldex(url: &str, slot: &str, sink: &Sink) -> Result<Waldex> {
+fn waldex(url: &str, (slot, publication): (&str, &str), sink: &Sink) -> Result<Waldex> {
     let run = match std::env::var_os("PROGRAM") {
         Some(program) => Waldex::at(program.into(), "run"),
         None => Waldex::new("run")?,
     };
     let run = run.arg("--postgres-url").arg(url);
-    let run = run.arg("--slot").arg(slot).arg("--publication").arg(PUBLICATION);
+    let run = run.arg("--slot").arg(slot).arg("--publication").arg(publication);
     Ok(run.arg("--elasticsearch-url").arg(&sink.url()))
 }
 
-/// Runs until what is committed now is confirmed.
-async fn catch_up(url: &str, slot: &str, sink: &Sink) -> Result<Usage> {
-    let child = waldex(url, slot, sink)?.arg("--until").arg("current").spawn()?;
+/// Runs until what is committed now is confirmed, on this slot and publication.
+pub(crate) async fn catch_up(url: &str, names: (&str, &str), sink: &Sink) -> Result<Usage> {
+    let child = waldex(url, names, sink)?.arg("--until").arg("current").spawn()?;
     let usage = meter::until_end(&child).await?;
     child.finish(LIMIT).await?.expect_code(0)?;
     Ok(usage)
@@ -54,7 +54,7 @@ fn mib(bytes: u64) -> u64 {
     bytes >> 20
 }
 
-fn show(what: &str, rows: u64, seen: Seen, usage: Usage) -> Result<()> {
+pub(crate) fn show(what: &str, rows: u64, seen: Seen, usage: Usage) -> Result<()> {
     ensure!(seen.documents == rows, "the sink got {} documents, not {rows}", seen.documents);
     let per_second = seen.per_second().context("no documents")?;
     line(
@@ -80,7 +80,7 @@ pub(crate) async fn stream(source: &Source, sizes: &Sizes) -> Result<()> {
     for way in ways(source)? {
         source.create_slot(way.baseline_slot).await?;
         let sink = Sink::start()?;
-        catch_up(&way.url, way.slot, &sink).await?;
+        catch_up(&way.url, (way.slot, PUBLICATION), &sink).await?;
         ready.push((way, sink));
     }
     let took = source.fill(1, sizes.rows, sizes.batch).await?;
@@ -97,7 +97,7 @@ pub(crate) async fn stream(source: &Source, sizes: &Sizes) -> Result<()> {
                 format!("{:>9.0} rows/s", per(sizes.rows, 1) / took.as_secs_f64())
             }),
         );
-        let usage = catch_up(&way.url, way.slot, &sink).await?;
+        let usage = catch_up(&way.url, (way.slot, PUBLICATION), &sink).await?;
         source.drop_slot(way.slot).await?;
         show(&format!("stream, {}", way.name), sizes.rows, sink.seen(), usage)?;
     }
@@ -140,7 +140,7 @@ pub(crate) async fn load(source: &Source, sizes: &Sizes) -> Result<()> {
     line("COPY, discarded", &format!("{:>9.0} rows/s", per(sizes.rows, 1) / took.as_secs_f64()));
     for way in ways(source)? {
         let sink = Sink::start()?;
-        let usage = catch_up(&way.url, way.slot, &sink).await?;
+        let usage = catch_up(&way.url, (way.slot, PUBLICATION), &sink).await?;
         source.drop_slot(way.slot).await?;
         show(&format!("initial load, {}", way.name), sizes.rows, sink.seen(), usage)?;
     }
@@ -154,7 +154,7 @@ pub(crate) async fn latency(source: &Source, sizes: &Sizes) -> Result<()> {
         let sink = Sink::with_clock(Duration::from_millis(cluster_ms))?;
         let empty = "truncate users";
         sql::batch(&source.sql, empty).await?;
-        let mut child = waldex(url, "latency", &sink)?.spawn()?;
+        let mut child = waldex(url, ("latency", PUBLICATION), &sink)?.spawn()?;
         child.wait_for_line(LIMIT, "catching_up").await?;
         let before = meter::so_far(&child)?;
         let began = Instant::now();
@@ -204,9 +204,10 @@ pub(crate) async fn outage(source: &Source, sizes: &Sizes) -> Result<()> {
     sql::batch(&source.sql, "truncate users").await?;
     let sink = Sink::start()?;
     let url = source.socket_url()?;
-    catch_up(&url, "outage", &sink).await?;
+    catch_up(&url, ("outage", PUBLICATION), &sink).await?;
     source.fill(1, sizes.rows, sizes.batch).await?;
-    let child = waldex(&url, "outage", &sink)?.arg("--until").arg("current").spawn()?;
+    let child =
+        waldex(&url, ("outage", PUBLICATION), &sink)?.arg("--until").arg("current").spawn()?;
     let some = async || sink.documents() > sizes.rows / 10;
     wait_until(LIMIT, "the first documents", some).await?;
     sink.refuse(true);

@@ -96,6 +96,12 @@ impl Sink {
         format!("http://{}", self.address)
     }
 
+    /// Counts from nothing again.
+    pub(crate) fn forget(&self) {
+        self.shared.documents.store(0, Ordering::Relaxed);
+        *lock(&self.shared.seen) = Seen::default();
+    }
+
     /// What it has seen so far.
     pub(crate) fn seen(&self) -> Seen {
         *lock(&self.shared.seen)
@@ -125,6 +131,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Head {
     method: String,
     path: String,
+    /// An external version, if the request has one.
+    version: Option<u64>,
     content_length: usize,
 }
 
@@ -155,7 +163,9 @@ fn read_head(reader: &mut impl BufRead) -> Result<Option<Head>> {
     let mut words = line.split(' ');
     let method = words.next().context("no method")?.to_owned();
     let target = words.next().context("no path")?;
-    let path = target.split('?').next().unwrap_or(target).to_owned();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let version = query.split('&').find_map(|it| it.strip_prefix("version=")?.parse().ok());
+    let path = path.to_owned();
     let mut content_length = 0;
     loop {
         line.clear();
@@ -165,7 +175,7 @@ fn read_head(reader: &mut impl BufRead) -> Result<Option<Head>> {
             Some(("content-length", bytes)) => content_length = bytes.parse()?,
             Some(("transfer-encoding" | "expect" | "content-encoding", _)) => bail!("no {header}"),
             Some(_) => {}
-            None => return Ok(Some(Head { method, path, content_length })),
+            None => return Ok(Some(Head { method, path, version, content_length })),
         }
     }
 }
@@ -247,7 +257,10 @@ fn control(store: &mut Store, head: &Head, body: &[u8]) -> (u16, Value) {
         ("PUT", [index, "_doc", id]) => {
             let source = serde_json::from_slice(body).unwrap_or_default();
             let document = store.documents.entry(format!("{index}/{id}")).or_default();
-            *document = (document.0 + 1, source);
+            if head.version.is_some_and(|version| version < document.0) {
+                return (409, json!({"error": {"type": "version_conflict_engine_exception"}}));
+            }
+            *document = (head.version.unwrap_or(document.0 + 1), source);
             (200, json!({"_seq_no": document.0, "_primary_term": 1, "result": "updated"}))
         }
         ("GET", [index, "_doc", id]) => match store.documents.get(&format!("{index}/{id}")) {
@@ -272,6 +285,10 @@ fn control(store: &mut Store, head: &Head, body: &[u8]) -> (u16, Value) {
             (if found.is_empty() { 404 } else { 200 }, Value::Object(found))
         }
         (_, [.., "_count"]) => (200, json!({"count": 0})),
+        (_, [.., "_search" | "_refresh"]) => {
+            let shards = json!({"total": 1, "successful": 1, "failed": 0});
+            (200, json!({"timed_out": false, "_shards": shards, "hits": {"hits": []}}))
+        }
         _ => (200, json!({"acknowledged": true})),
     }
 }

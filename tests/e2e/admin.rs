@@ -2,40 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::{Result, ensure};
 
+use crate::support::admin::{get, metric, wait_for_state};
 use crate::support::servers::elasticsearch;
 use crate::support::servers::ports;
 use crate::support::servers::search_node::NodeOptions;
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
 use crate::support::stage::{LIMIT, Stage};
-use crate::support::wait::{wait_for, wait_until};
-
-/// Status and body of one request.
-async fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: waldex\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
-    let status = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((status, body.to_owned()))
-}
-
-async fn wait_for_state(port: u16, path: &str, status: u16, state: &str) -> Result<()> {
-    wait_until(LIMIT, &format!("{path} to answer {status} {state}"), async || {
-        matches!(get(port, path).await, Ok((found, body)) if found == status && body.trim() == state)
-    })
-    .await
-}
-
-fn metric(text: &str, name: &str) -> Result<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    Ok(line.with_context(|| format!("no {name} in:\n{text}"))?.parse()?)
-}
+use crate::support::wait::wait_for;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_once_live_and_the_numbers_are_those_of_the_stream() -> Result<()> {

@@ -107,12 +107,6 @@ async fn promote(stage: &mut Stage<'_>, standby: &Postgres) -> Result<()> {
     Ok(())
 }
 
-async fn stop(running: Running) -> Result<()> {
-    running.terminate();
-    running.finish(LIMIT).await?.expect_code(0)?;
-    Ok(())
-}
-
 async fn needs_resync(running: Running, reason: &str) -> Result<()> {
     let finished = running.finish(LIMIT).await?;
     finished.expect_code(1)?;
@@ -124,7 +118,7 @@ async fn needs_resync(running: Running, reason: &str) -> Result<()> {
 /// The stream goes on at the new primary, without a restart, and also with one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_nothing_is_followed() -> Result<()> {
-    let (primary, standby) = pair(Version::Newest).await?;
+    let (primary, standby) = pair(Version::AtLeast(17)).await?;
     let mut stage = stage_on("followed", &primary, &standby).await?;
     let mut running = stage.run()?;
     wait_for_value(&stage, "50", "before").await?;
@@ -143,7 +137,7 @@ async fn a_failover_that_lost_nothing_is_followed() -> Result<()> {
         .await?;
     wait_for_value(&stage, "7", "again").await?;
     stage.execute("delete from t where id = 7").await?;
-    stop(running).await?;
+    running.stop(LIMIT).await?;
     stage.execute("update t set v = 'later' where id > 45").await?;
     stage.catch_up().await?;
     stage.assert_equal("t", "id", &["id", "v"]).await
@@ -152,7 +146,7 @@ async fn a_failover_that_lost_nothing_is_followed() -> Result<()> {
 /// Delivered and confirmed, and then gone with the old primary: the index holds what no table does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_changes_ends_in_needs_resync() -> Result<()> {
-    let (primary, standby) = pair(Version::Newest).await?;
+    let (primary, standby) = pair(Version::AtLeast(17)).await?;
     let mut stage = stage_on("diverged", &primary, &standby).await?;
     let running = stage.run()?;
     wait_for_value(&stage, "50", "before").await?;

@@ -147,3 +147,45 @@ async fn keys_of_every_kind_on_opensearch() -> Result<()> {
     ensure!(listed(&stage).await?.len() == 4, "letters of the new generation only");
     Ok(())
 }
+
+/// More of them than go into one request.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_generation_that_is_replaced_go_with_it() -> Result<()> {
+    let stage = stage("letters_replaced").await?;
+    stage.execute("insert into t select n, 'x' from generate_series(1, 7) n").await?;
+    stage.catch_up().await?;
+    ensure!(listed(&stage).await?.len() == 7, "all are refused");
+    stage.execute("update t set v = id").await?;
+    let config = format!("elasticsearch:\n  bulk_size: 2\n{}", stage.config());
+    let reload = stage.waldex("run")?.config(&config).arg("--reload").arg("--until").arg("current");
+    reload.run_to_end(LIMIT).await?.expect_code(0)?;
+    let left = listed(&stage).await?;
+    ensure!(left.is_empty(), "letters of an index that is gone: {left:?}");
+    stage.assert_equal("t", "id", &["id", "v"]).await
+}
+
+/// The letters together are larger than any answer that waldex reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_keep_large_documents_are_listed_counted_and_kept() -> Result<()> {
+    const LETTERS: usize = 70;
+    let stage = stage("letters_large").await?;
+    let rows = format!(
+        "insert into t select n, repeat('{CANARY}', 170000) from generate_series(1, {LETTERS}) n"
+    );
+    stage.execute(&rows).await?;
+    let catch_up = async || {
+        let run = stage.waldex("run")?.arg("--dead-letters-keep-document");
+        run.arg("--until").arg("current").run_to_end(LIMIT).await?.expect_code(0).map(drop)
+    };
+    catch_up().await?;
+    ensure!(listed(&stage).await?.len() == LETTERS, "not all of them");
+    catch_up().await?;
+    let id = format!("{}-000001,1", stage.index("t"));
+    command(&stage, &["retry", &id]).await?.expect_code(1)?;
+    let letter = stage.search.document("waldex-dead-letters", &id).await?.context("no letter")?;
+    let kept = letter.source["document"].as_str().context("no document")?;
+    ensure!(kept.contains(CANARY) && letter.source["attempts"] == 2, "not as it was");
+    command(&stage, &["drop", "--all"]).await?.expect_code(0)?;
+    ensure!(listed(&stage).await?.is_empty(), "not all were dropped");
+    Ok(())
+}

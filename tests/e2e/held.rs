@@ -48,20 +48,11 @@ impl Scene {
     }
 
     async fn confirms(&self, mark: &str) -> Result<()> {
-        wait_until(2 * LIMIT, "the rows to be confirmed", async || {
-            self.stage.has_confirmed(mark).await.unwrap_or(false)
-        })
-        .await
+        self.stage.confirms(mark, 2 * LIMIT).await
     }
 
     async fn counts(&self, documents: u64) -> Result<()> {
-        let (search, index) = (&self.stage.search, self.stage.index("t"));
-        wait_until(
-            2 * LIMIT,
-            "the documents",
-            async || matches!(search.count(&index).await, Ok(Some(count)) if count == documents),
-        )
-        .await
+        self.stage.counts("t", documents, 2 * LIMIT).await
     }
 }
 

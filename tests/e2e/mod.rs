@@ -1,23 +1,37 @@
 //! Tests against real servers.
 
 mod admin;
+mod backpressure;
+mod canary;
 mod changes;
+mod chaos;
 mod commands;
+mod connections;
 mod continuity;
 mod dead_letters;
 mod dead_letters_command;
 mod faults;
+mod fitness;
 mod held;
+mod interleavings;
+mod lease;
 mod load;
 mod nodes;
 mod obstacles;
+mod overload;
+mod overtaken;
 mod quickstart;
 mod refusals;
 mod refusals_search;
 mod refusals_tables;
+mod releases;
 mod resync;
+mod rotation;
+mod routing;
 mod schema;
+mod shapes;
 mod smoke_servers;
+mod source;
 mod values;
 mod vectors;
 mod visibility;

@@ -7,6 +7,8 @@ use anyhow::{Result, ensure};
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
+use crate::support::admin::get;
+use crate::support::servers::ports;
 use crate::support::servers::search_node::SearchNode;
 use crate::support::servers::{shared_elasticsearch, shared_opensearch, shared_postgres};
 use crate::support::stage::{LIMIT, Stage};
@@ -111,6 +113,20 @@ async fn alias_without_write_index_on_opensearch() -> Result<()> {
     alias_without_write_index("no_write_os", shared_opensearch()?).await
 }
 
+/// The server answers as if all were well.
+#[tokio::test(flavor = "multi_thread")]
+async fn alias_that_leads_to_another_index() -> Result<()> {
+    let mut scene = Scene::new("moved_alias", shared_elasticsearch()?).await?;
+    let other = format!("{}-other", scene.stage.index("t"));
+    scene.put(&format!("/{other}"), json!({"settings": {"number_of_replicas": 0}})).await?;
+    scene.alias("remove", &scene.physical()).await?;
+    scene.alias("add", &other).await?;
+    scene.is_held("instead of").await?;
+    scene.alias("remove", &other).await?;
+    scene.alias("add", &scene.physical()).await?;
+    scene.goes_on().await
+}
+
 /// A bulk delete makes an index of the missing alias's name and answers as if all were well.
 async fn alias_missing_when_a_row_is_deleted(label: &str, node: &SearchNode) -> Result<()> {
     let mut scene = Scene::new(label, node).await?;
@@ -213,8 +229,9 @@ async fn red_index_holds_the_slot_and_not_its_neighbours() -> Result<()> {
     for (table, settings) in [("a", ""), ("b", nowhere), ("c", "")] {
         stage.table(table, "id int primary key, v text", settings).await?;
     }
+    let port = ports::free()?;
     let run = stage.waldex("run")?.arg("--request-timeout").arg("4s");
-    let mut running = run.spawn()?;
+    let mut running = run.arg("--admin-listen").arg(&format!("127.0.0.1:{port}")).spawn()?;
     running.wait_for_line(LIMIT, "catching_up").await?;
     let mark = stage
         .execute_and_mark(
@@ -224,6 +241,10 @@ async fn red_index_holds_the_slot_and_not_its_neighbours() -> Result<()> {
         .await?;
     let line = running.wait_for_line(LIMIT, "es_red").await?;
     ensure!(line.contains(&stage.index("b")), "the index is not named: {line}");
+    let (_, status) = get(port, "/status").await?;
+    let status: Value = serde_json::from_str(&status)?;
+    let names_it = status["reason"].as_str().is_some_and(|it| it.contains(&stage.index("b")));
+    ensure!(status["cause"] == "es_red" && names_it, "the index is not named: {status}");
     let search = &stage.search;
     for (table, count) in [("a", 2), ("c", 1)] {
         let index = stage.index(table);

@@ -202,7 +202,9 @@ async fn a_server_that_is_not_set_up_for_it_is_repaired_as_printed() -> Result<(
             stage.execute(statement).await?;
         }
     }
-    let names = sql::value(&stage.sql, "select setting from pg_file_settings where name = 'synchronous_standby_names' order by seqno desc limit 1").await?;
+    let setting = "select setting from pg_file_settings where name = 'synchronous_standby_names' \
+                   order by seqno desc limit 1";
+    let names = sql::value(&stage.sql, setting).await?;
     ensure!(names.as_deref() == Some("FIRST 1 (\"real one\")"), "{names:?}");
     stage.execute("alter system reset synchronous_standby_names").await?;
     server.stop()?;

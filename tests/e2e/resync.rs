@@ -52,7 +52,13 @@ async fn an_index_that_is_gone_after_its_load() -> Result<()> {
     let stage = settled("gone").await?;
     let index = format!("{}-000001", stage.index("t"));
     stage.search.delete_index(&index).await?;
-    resynced(&stage, &CommandLine::of(&stage), &format!("the index \"{index}\" is gone")).await
+    resynced(&stage, &CommandLine::of(&stage), &format!("the index \"{index}\" is gone")).await?;
+    // What is left of the old one, as its dead letters, must not meet a new one of its name.
+    let physical =
+        stage.search.expect(Method::Get, &format!("/{}", stage.index("t")), None).await?;
+    let name = physical.as_object().and_then(|indices| indices.keys().next().cloned());
+    ensure!(name == Some(format!("{}-000002", stage.index("t"))), "{name:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,6 +68,18 @@ async fn a_state_that_is_lost_beside_a_filled_index() -> Result<()> {
     stage.search.expect(Method::Delete, &path, None).await?;
     stage.execute("delete from t where id < 10").await?;
     resynced(&stage, &CommandLine::of(&stage), "there is no state that says up to where").await
+}
+
+/// As when the cluster is restored from a snapshot: what was confirmed since is missing in the indices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_restored_from_an_older_day() -> Result<()> {
+    let stage = settled("restored").await?;
+    let path = format!("/waldex-state/_doc/{}", stage.name());
+    let old = stage.search.expect(Method::Get, &path, None).await?["_source"].clone();
+    stage.execute("update t set v = 'since then'; delete from t where id < 10").await?;
+    stage.catch_up().await?;
+    stage.search.expect(Method::Put, &path, Some(old)).await?;
+    resynced(&stage, &CommandLine::of(&stage), "the slot stands at ").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +141,7 @@ async fn a_database_system_that_is_another_one() -> Result<()> {
     Ok(())
 }
 
-/// While the new generation is filled, readers find every document of the old one, and never a part of the new.
+/// While the new generation is filled, readers find every document of the old one, and no part of the new.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_keep_the_old_generation_until_the_new_one_is_complete() -> Result<()> {
     const ROWS: usize = 20_000;
@@ -182,4 +200,20 @@ async fn reloading_one_table_leaves_the_others_alone() -> Result<()> {
     let slot = format!("select 1 from pg_replication_slots where slot_name = '{}'", stage.name());
     ensure!(sql::value(&stage.sql, &slot).await?.is_some(), "the slot is gone");
     Ok(())
+}
+
+/// Not even a resync: the index is complete, and whoever searches by its name finds nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_readers_alias_that_somebody_removed_is_given_back_at_the_start() -> Result<()> {
+    let stage = settled("readers").await?;
+    let index = stage.index("t");
+    let physical = format!("{index}-000001");
+    let remove = json!({"actions": [{"remove": {"index": physical, "alias": index}}]});
+    stage.search.expect(Method::Post, "/_aliases", Some(remove)).await?;
+    ensure!(stage.search.count(&index).await?.is_none(), "the alias is still there");
+    stage.execute("update t set v = 'after' where id = 1").await?;
+    let finished = stage.catch_up().await?;
+    let said = finished.stderr.iter().any(|line| line.contains("readers had lost their alias"));
+    ensure!(said, "{finished:?}");
+    stage.assert_equal("t", "id", &["id", "v"]).await
 }

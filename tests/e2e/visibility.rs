@@ -58,7 +58,7 @@ async fn a_load_does_not_miss_a_commit_that_no_snapshot_shows_yet() -> Result<()
 
     let reload = stage.waldex("run")?.arg("--reload").arg("--until").arg("current");
     let mut running = reload.spawn()?;
-    running.wait_for_line(LIMIT, "the load waits for transactions").await?;
+    running.wait_for_line(LIMIT, "waiting for transactions").await?;
     let_commits_through(&stage).await?;
     running.finish(LIMIT).await?.expect_code(0)?;
     stage.assert_equal("t", "id", &["id", "v"]).await

@@ -55,7 +55,12 @@ async fn dropped_publication(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(log.contains("publication") && log.contains("waldex:"), "no reason in:\n{log}");
     let state = stage.waldex("status")?.arg("--json").run_to_end(LIMIT).await?;
     ensure!(state.code == Some(0), "status fails");
-    Ok(())
+    // The way back that it tells; the time without a publication is still in the slot's WAL.
+    stage.execute(&format!("create publication {} for table t", stage.name())).await?;
+    stage.execute("update t set v = 'heard again' where id < 9").await?;
+    let reload = stage.waldex("run")?.arg("--reload").arg("--until").arg("current");
+    reload.run_to_end(LIMIT).await?.expect_code(0)?;
+    stage.assert_equal("t", "id", &["id", "v"]).await
 }
 
 /// PostgreSQL 18 goes on in silence without the publication.
@@ -101,6 +106,18 @@ async fn a_synchronous_standby_that_nobody_meant_ends_by_itself() -> Result<()> 
 /// While the cluster is down the slot keeps WAL, until the server gives it up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_is_lost_while_running_needs_a_resync() -> Result<()> {
+    // More than the memory budget, so that reading stops.
+    loses_its_slot(60_000).await
+}
+
+/// With nothing to wait for, the reconnect finds it out, which needs no cluster for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_with_nothing_in_flight_is_told_while_the_cluster_is_down() -> Result<()>
+{
+    loses_its_slot(0).await
+}
+
+async fn loses_its_slot(rows_in_flight: u32) -> Result<()> {
     let conf = ["max_slot_wal_keep_size = 1MB", "min_wal_size = 32MB", "max_wal_size = 64MB"];
     let conf = conf.map(str::to_owned).into();
     let postgres = Postgres::start(Version::Newest, &Options { fsync: false, conf })?;
@@ -108,10 +125,12 @@ async fn a_slot_that_is_lost_while_running_needs_a_resync() -> Result<()> {
     let mut stage = Stage::new("lost", &postgres, &node).await?;
     let mut running = running_stage(&mut stage).await?;
     node.backend().suspend()?;
-    // More than the memory budget, so that reading stops; then more WAL than the slot may keep.
     stage
-        .execute("insert into t select i, repeat('x', 1000) from generate_series(1000, 60000) i")
+        .execute(&format!(
+            "insert into t select 1000 + i, repeat('x', 1000) from generate_series(1, {rows_in_flight}) i"
+        ))
         .await?;
+    // More WAL than the slot may keep.
     wait_until(LIMIT, "the slot to be lost", async || {
         let _ =
             stage.execute("select pg_logical_emit_message(false, '', repeat('x', 1000000))").await;

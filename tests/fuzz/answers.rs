@@ -3,8 +3,9 @@
 use serde_json::Value;
 use waldex::bulk::answer::{Action, AnswerError, Outcome, outcomes};
 use waldex::bulk::batch::Batch;
-use waldex::bulk::open::{OpenBatch, document_hash};
+use waldex::bulk::open::OpenBatch;
 use waldex::bulk::settle::Settled;
+use waldex::bulk::write::Write;
 
 use super::{SplitMix, fuzz};
 
@@ -44,16 +45,18 @@ fn actions() -> [Action; ITEMS] {
     [Action::Index, Action::Delete, Action::Index, Action::Delete, Action::Index]
 }
 
-fn sent() -> impl ExactSizeIterator<Item = (Action, &'static str)> {
-    actions().into_iter().map(|action| (action, ALIAS))
+fn sent() -> [(Action, &'static str); ITEMS] {
+    actions().map(|action| (action, ALIAS))
 }
 
 fn batch() -> Batch {
     let mut batch = OpenBatch::new(0);
     for (number, action) in actions().into_iter().enumerate() {
-        let key = format!("\"_index\":\"{ALIAS}\",\"_id\":\"{number}\"");
-        let document = if action == Action::Index { "{}" } else { "" };
-        batch.push(action, key.as_bytes(), document_hash(key.as_bytes()), 7, document.as_bytes());
+        let name = format!("\"_index\":\"{ALIAS}\",\"_id\":\"{number}\"");
+        batch.push(&match action {
+            Action::Index => Write::index(name.as_bytes(), 7, b"{}"),
+            Action::Delete => Write::delete(name.as_bytes(), 7),
+        });
     }
     batch.seal()
 }
@@ -90,7 +93,7 @@ fn generated(random: &mut SplitMix) -> Vec<u8> {
 }
 
 fn check(answer: &[u8]) {
-    let outcomes = match outcomes(answer, sent()) {
+    let outcomes = match outcomes(answer, &sent()) {
         Ok(outcomes) => outcomes,
         Err(AnswerError::WrongCount { sent, answered }) => {
             assert_eq!(sent, ITEMS);

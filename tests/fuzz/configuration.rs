@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use waldex::cli::CommonArgs;
+use waldex::cli::SharedArgs;
 use waldex::config::{Place, load};
 
 use super::{SplitMix, corpus, fuzz};
@@ -87,7 +87,7 @@ fn generated(random: &mut SplitMix) -> Vec<u8> {
 
 fn check(input: &[u8]) {
     let source = String::from_utf8_lossy(input).into_owned();
-    let args = CommonArgs { config: Some(PathBuf::from(PATH)), ..CommonArgs::default() };
+    let args = SharedArgs { config: Some(PathBuf::from(PATH)), ..SharedArgs::default() };
     let env = |name: &str| {
         (name.ends_with("SECRET") || name.ends_with("PASSWORD")).then(|| CANARY.to_owned())
     };

@@ -66,6 +66,9 @@ pub(crate) fn live(world: &mut World) -> Result<Ended, Violation> {
     world.begin_life();
     establish(world);
     world.written = state(world).written.take();
+    if world.written.is_none() {
+        world.inherit(world.source.wal_end);
+    }
     loop {
         let ended = match connection(world) {
             Ok(ended) | Err(Stop::Ended(ended)) => ended,

@@ -13,7 +13,9 @@ use super::weather::Weather;
 use super::world::{Watch, World};
 
 /// Seeds that each wrong design is given; most need a handful.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 4_000;
+/// In the end these show in one of ten thousand seeds, because rows are written again.
+const RARE_IN_THE_END: [Mutant; 1] = [Mutant::GoodOrderUnanswered];
 
 /// A wrong design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub(crate) enum Mutant {
     LetterUnwritten,
     /// A later batch of a transaction does not wait for an unanswered one of the same document.
     NoWaitForUnanswered,
+    /// The same for what a process before this one has sent.
+    NothingInherited,
+    /// A stop while something may still be carried out counts as one in good order.
+    GoodOrderUnanswered,
     /// A delete counts wherever it was carried out.
     DeleteAnywhere,
     /// A truncate does not wait for the writes before it.
@@ -68,9 +74,11 @@ pub(crate) enum Mutant {
     NoTimelineTest,
     /// A failover is judged by what was recorded, not by what may have been written.
     FailoverByRecorded,
+    /// What a re-select saw of transactions to come is forgotten at a failover.
+    ReselectSeesNothing,
 }
 
-const ALL: [Mutant; 25] = [
+const ALL: [Mutant; 28] = [
     Mutant::ConfirmOnReceipt,
     Mutant::ConfirmInsideTransaction,
     Mutant::ConfirmCommitLsn,
@@ -91,11 +99,14 @@ const ALL: [Mutant; 25] = [
     Mutant::SkipFailed,
     Mutant::LetterUnwritten,
     Mutant::NoWaitForUnanswered,
+    Mutant::NothingInherited,
+    Mutant::GoodOrderUnanswered,
     Mutant::DeleteAnywhere,
     Mutant::TruncateUndrained,
     Mutant::NoGapTest,
     Mutant::NoTimelineTest,
     Mutant::FailoverByRecorded,
+    Mutant::ReselectSeesNothing,
 ];
 
 /// Makes the faults likely under which a wrong design that needs several of them goes wrong.
@@ -103,6 +114,9 @@ pub(crate) fn provoke(mutant: Option<Mutant>, weather: &mut Weather) {
     match mutant {
         Some(Mutant::NoWaitForUnanswered) => {
             *weather = Weather { lost: 0.4, late: 0.9, ..Weather::default() };
+        }
+        Some(Mutant::NothingInherited) => {
+            *weather = Weather { crash: 0.05, late: 1.0, overload: 0.8, ..Weather::default() };
         }
         Some(Mutant::ConfirmStatePosition) => {
             (weather.crash, weather.source_crash, weather.restart) = (0.01, 0.01, 0.05);
@@ -219,7 +233,8 @@ fn every_wrong_design_is_caught(watch: Watch) {
     assert_eq!(epoch().load_version(), version(0), "loaded rows lie below every change");
     let mut survivors = Vec::new();
     println!("{:<26} {:>4}  caught by", "wrong design", "seed");
-    for mutant in ALL {
+    let is_rare = |mutant: &Mutant| watch == Watch::AtRest && RARE_IN_THE_END.contains(mutant);
+    for mutant in ALL.into_iter().filter(|mutant| !is_rare(mutant)) {
         match caught(mutant, watch) {
             Some((seed, Violation { invariant, what })) => {
                 let what: String =

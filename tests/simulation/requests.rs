@@ -1,17 +1,18 @@
 //! The lanes: requests in flight, every way in which one can end, and the dead letters of what is refused.
 //!
-//! Mirrors the delivery of a batch: it is sent in parts until each item has a definite answer; what is refused
-//! twice is buried; when all is confirmed, letters of documents that are written now go; then the receipt.
+//! Mirrors the delivery of a batch: it is sent in parts until each item has a definite answer; what is
+//! refused twice is buried; when all is confirmed, letters of documents that are written now go; then the
+//! receipt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
-use waldex::bulk::answer::Action;
 use waldex::bulk::batch::{Batch, Receipt};
 use waldex::bulk::obstacle::Rejection;
-use waldex::bulk::open::{OpenBatch, document_hash};
+use waldex::bulk::open::OpenBatch;
 use waldex::bulk::refused::Refused;
 use waldex::bulk::settle::Settled;
+use waldex::bulk::write::Write;
 use waldex::pipeline::{LaneId, Pipeline, Tick};
 
 use super::cluster::{Cluster, Item, Versioning};
@@ -221,8 +222,7 @@ fn after(
         Settled::Done(receipt) => {
             let mut deletes = OpenBatch::new(0);
             for (id, version) in outdated.iter().filter(|(id, _)| !buried.contains(*id)) {
-                let key = letter_key(id);
-                deletes.push(Action::Delete, &key, document_hash(&key), *version, &[]);
+                deletes.push(&Write::delete(&letter_key(id), *version));
             }
             Phase::Clean(receipt, deletes.seal())
         }
@@ -230,7 +230,7 @@ fn after(
         Settled::Refused(refused) => {
             world.count("dead letter");
             let letters = refused.letters(|item, _| {
-                let meta = format!("{{{}}}", String::from_utf8_lossy(item.key));
+                let meta = format!("{{{}}}", String::from_utf8_lossy(item.name));
                 let meta: serde_json::Value = serde_json::from_str(&meta).expect("a key");
                 let text = |name: &str| meta[name].as_str().unwrap_or_default().to_owned();
                 let id = letter_id(&text("_index"), &text("_id"));

@@ -232,6 +232,13 @@ impl Source {
         written.iter().rev().find(|written| written.commit_lsn < visible)?.made.row.clone()
     }
 
+    /// Where the next transaction committed that wrote the row again, after this one.
+    pub(crate) fn rewritten_at(&self, table: Shape, key: Key, xid: u32) -> Option<u64> {
+        let of = self.transactions.iter().rev().find(|transaction| transaction.xid == xid)?;
+        let written = self.history.get(&(table, key))?.iter();
+        written.map(|written| written.commit_lsn).find(|lsn| *lsn > of.commit_lsn)
+    }
+
     /// Takes a snapshot: which commits it sees. With `lag`, it may miss some that were already decoded.
     pub(crate) fn snapshot(&mut self, random: &mut StdRng, lag: bool) -> u64 {
         if !lag {

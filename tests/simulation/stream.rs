@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use rand::RngExt;
+use waldex::lsn::Lsn;
 use waldex::pipeline::{Pipeline, Reselect, Truncate, Work};
 
 use super::cluster::{Item, Versioning};
@@ -38,6 +39,8 @@ pub(crate) struct Stream<'w> {
     told: u64,
     /// What a wrong design takes for durable.
     pub(crate) believed: u64,
+    /// Steps until a failover, and where; nothing more comes from the source meanwhile.
+    fails_over: Option<(u32, u64)>,
 }
 
 impl<'w> Stream<'w> {
@@ -54,12 +57,19 @@ impl<'w> Stream<'w> {
             recorded: 0,
             told: 0,
             believed: 0,
+            fails_over: None,
         }
     }
 
     pub(crate) fn run(mut self) -> Result<Ended, Stop> {
         loop {
             self.world.tick()?;
+            // Sooner where it matters most: something that was sent may still be carried out.
+            let is_delicate = self.pipeline.in_transaction() && !self.world.is_quiet();
+            let likely = if is_delicate { self.world.weather.stop * 40.0 } else { 0.0 };
+            if self.world.fault(likely, "stop") {
+                return self.drain();
+            }
             match trouble(self.world) {
                 Some(Ended::Crashed) => {
                     self.requests.abandon(self.world);
@@ -71,7 +81,13 @@ impl<'w> Stream<'w> {
                 }
                 Some(Ended::AtRest | Ended::Halted | Ended::NeedsResync(_)) | None => {}
             }
+            if let Some((0, switch)) = self.fails_over {
+                self.world.fail_over_at(switch);
+                return settle(self.world, &mut self.pipeline, &mut self.requests);
+            }
+            self.fails_over = self.fails_over.map(|(steps, switch)| (steps - 1, switch));
             match self.world.random.random_range(0..8) {
+                0..=3 if self.fails_over.is_some() => {}
                 0..=3 => self.read()?,
                 4 => self.work()?,
                 5 => self.record()?,
@@ -106,8 +122,7 @@ impl<'w> Stream<'w> {
             self.world.count("keepalive inside a transaction");
             self.believed = self.believed.max(wal_end);
         }
-        let up_to = self.pipeline.written().get();
-        self.world.written = self.world.written.map(|written| written.max(up_to));
+        self.note_written();
         check_budget(&self.pipeline)?;
         self.waiting = match work {
             None => None,
@@ -118,6 +133,12 @@ impl<'w> Stream<'w> {
             Some(Work::Truncate(truncate)) => Some(Waiting::Truncate(truncate)),
         };
         self.check_durable()
+    }
+
+    /// Up to where the indices may hold something.
+    fn note_written(&mut self) {
+        let up_to = self.pipeline.written().get();
+        self.world.written = self.world.written.map(|written| written.max(up_to));
     }
 
     fn answer_one(&mut self) -> Result<(), Stop> {
@@ -181,8 +202,20 @@ impl<'w> Stream<'w> {
         let columns = row.columns.len();
         let selected = found.map(|row| vec![row.large.map(String::into_bytes); columns]);
         let answer = mutants::reselected(self.world, table, key, selected, columns);
-        self.pipeline.reselected(answer)?;
+        let seen = match self.world.mutant {
+            Some(Mutant::ReselectSeesNothing) => 0,
+            Some(_) | None => self.world.source.wal_end,
+        };
+        self.pipeline.reselected(answer, Lsn::new(seen))?;
+        self.note_written();
         check_budget(&self.pipeline)?;
+        // What was selected may be the work of a transaction that never comes.
+        let likely = (self.world.weather.failover * 250.0).min(0.5);
+        if let Some(switch) = self.world.source.rewritten_at(table, key, row.xid)
+            && self.world.fault(likely, "failover after a reselect")
+        {
+            self.fails_over = Some((self.world.random.random_range(0..20), switch));
+        }
         Ok(())
     }
 
@@ -281,7 +314,9 @@ impl<'w> Stream<'w> {
             self.requests.take(&mut self.pipeline, self.world);
             self.answer_one()?;
         }
-        let is_over = self.pipeline.requests_in_flight() == 0;
+        let ignores_unanswered = self.world.mutant == Some(Mutant::GoodOrderUnanswered);
+        let is_over = self.pipeline.requests_in_flight() == 0
+            && (self.world.is_quiet() || ignores_unanswered);
         self.requests.abandon(self.world);
         // The document, then the status.
         let durable = mutants::durable(self);

@@ -1,24 +1,21 @@
 //! Everything outside of waldex: the servers, the network between them, the operator, the weather.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-use waldex::bulk::batch::Batch;
 use waldex::elasticsearch::unanswered::Unanswered;
 
-use super::cluster::{Answered, Cluster, Item, Versioning};
+use super::cluster::{Answered, Cluster, Item};
 use super::invariants::Violation;
+use super::late::{LATE_MAX, Late};
 use super::mutants::{self, Mutant};
 use super::shape::{SHAPES, Shape};
 use super::source::Source;
 use super::weather::Weather;
 use super::workload::Workload;
 
-/// A request that got no answer lands within this time, or never: the proxy's and the server's limits.
-const LATE_MAX: u64 = 60;
 /// `index.gc_deletes`: longer than anything can be late.
 const TOMBSTONES_KEPT: u64 = 2 * LATE_MAX;
 /// Steps within which everything must be confirmed once all faults have ended.
@@ -59,16 +56,6 @@ pub(crate) enum Watch {
     AtRest,
 }
 
-/// A request on its way that nobody waits for any more.
-struct Late {
-    items: Vec<Item>,
-    due: u64,
-    /// Which life of the process sent it.
-    life: u32,
-    /// Writes that had arrived when it was sent.
-    arrivals_before: u64,
-}
-
 /// A backup of the cluster, state document and all.
 #[derive(Clone)]
 struct Backup {
@@ -90,19 +77,18 @@ pub(crate) struct World {
     pub(crate) was_tampered_with: bool,
     /// A refused document stops the run; else it becomes a dead letter.
     pub(crate) halts_on_rejected: bool,
-    life: u32,
     /// The same, as this process knows it.
     pub(crate) written: Option<u64>,
     /// What this life of the process knows of its unanswered requests.
-    unanswered: Unanswered,
-    clock_origin: Instant,
+    pub(super) unanswered: Unanswered,
+    pub(super) clock_origin: Instant,
     /// Write aliases that are gone, and until when.
     aliases_gone: Vec<(Shape, u32, u64)>,
     workload: Workload,
     work_left: u32,
     storm_left: u32,
     calm_steps: u32,
-    late: Vec<Late>,
+    pub(super) late: Vec<Late>,
     backup: Option<Backup>,
     happened: BTreeMap<&'static str, u64>,
 }
@@ -129,7 +115,6 @@ impl World {
             watch,
             was_tampered_with: false,
             halts_on_rejected,
-            life: 0,
             written: None,
             unanswered: Unanswered::default(),
             clock_origin: Instant::now(),
@@ -207,39 +192,6 @@ impl World {
         Ok(())
     }
 
-    /// Another life of the process begins, which knows nothing of the requests of the last.
-    pub(crate) fn begin_life(&mut self) {
-        self.life += 1;
-        self.unanswered = Unanswered::default();
-    }
-
-    fn time(&self) -> Instant {
-        self.clock_origin + Duration::from_millis(self.cluster.now)
-    }
-
-    /// Any part of a request may still be carried out, for a while.
-    pub(crate) fn is_unanswered(&mut self, batch: &Batch, items: usize) {
-        let now = self.time();
-        self.unanswered.add(batch, items, now, now + Duration::from_millis(LATE_MAX));
-    }
-
-    /// Whether a batch has to wait for an unanswered request of its own transaction.
-    pub(crate) fn must_wait_for_unanswered(&mut self, batch: &Batch) -> bool {
-        let now = self.time();
-        let waits = self.unanswered.holds(batch, now).is_some_and(|until| until > now);
-        if waits {
-            self.count("batch that waits for an unanswered one");
-        }
-        waits && self.mutant != Some(Mutant::NoWaitForUnanswered)
-    }
-
-    /// The same for writes of a version to any document.
-    pub(crate) fn must_wait_for_version(&mut self, version: i64) -> bool {
-        let now = self.time();
-        self.unanswered.holds_version(version, now).is_some_and(|until| until > now)
-            && self.mutant != Some(Mutant::NoWaitForUnanswered)
-    }
-
     /// Aliases that were removed are put back when it is time; others are removed.
     fn tamper_with_aliases(&mut self) {
         let (now, all) = (self.cluster.now, self.is_calm());
@@ -287,49 +239,6 @@ impl World {
         items.iter().map(&mut apply).collect()
     }
 
-    /// A request that nobody waits for any more: not at all, in part, whole, or later.
-    pub(crate) fn lose(&mut self, items: Vec<Item>) {
-        if self.fault(self.weather.late, "late request") {
-            let due = self.cluster.now + self.random.random_range(1..LATE_MAX);
-            let arrivals_before = self.cluster.arrivals();
-            self.late.push(Late { items, due, life: self.life, arrivals_before });
-            return;
-        }
-        let applied = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
-        self.apply(&items, |world| !world.random.random_bool(applied));
-    }
-
-    /// Requests that are late by now arrive; at rest, all of them.
-    pub(crate) fn land_late(&mut self, all: bool) -> Result<(), Violation> {
-        let now = self.cluster.now;
-        for late in self.late.extract_if(.., |late| all || late.due <= now).collect::<Vec<_>>() {
-            for item in late.items {
-                let is_duplicate = self.is_late_duplicate(&item, late.arrivals_before);
-                if is_duplicate && late.life < self.life {
-                    self.count("late duplicate within its own transaction, beyond the promise");
-                } else if is_duplicate && self.watch == Watch::Always {
-                    let what = format!("{}: a late request overtakes its own transaction", item.id);
-                    return Err(Violation::new("P2", what));
-                } else {
-                    self.cluster.apply_late(&item, late.arrivals_before);
-                    self.count("late write");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether something else was written since, of the same transaction: versions do not tell the two apart.
-    /// Of a life before, this is P2's stated limit; in one life, such a write waits until the other is over.
-    fn is_late_duplicate(&self, item: &Item, arrivals_before: u64) -> bool {
-        let stored = self.cluster.documents(&item.alias).and_then(|index| index.get(&item.id));
-        stored.is_some_and(|stored| {
-            item.versioning == Versioning::ExternalGte(stored.version)
-                && stored.arrival > arrivals_before
-                && item.source != stored.source
-        })
-    }
-
     /// Between two lives of the process the operator takes a backup, or restores the last one; or somebody
     /// moves the slot, or drops it.
     pub(crate) fn between_lives(&mut self) {
@@ -359,12 +268,20 @@ impl World {
                     self.state = Some(backup.state);
                     self.was_tampered_with = true;
                 }
+                // Within a replay that goes back further than deletes are remembered, rows that are gone are
+                // back for a while, and the state stands beyond that: no such backup is any good.
+                _ if self.is_replaying() => {}
                 _ => {
                     let cluster = self.cluster.clone();
                     self.backup = self.state.clone().map(|state| Backup { cluster, state });
                 }
             }
         }
+    }
+
+    fn is_replaying(&self) -> bool {
+        let confirmed = self.source.slot.map(|slot| slot.confirmed);
+        confirmed.zip(self.state.as_ref()).is_some_and(|(at, state)| at < state.durable)
     }
 
     /// A standby without the end of the log takes over, with the slot as it was synced, or without it.
@@ -376,6 +293,11 @@ impl World {
         let mut candidates: Vec<u64> = places.chain([end, end, end]).collect();
         candidates.retain(|&switch| switch >= self.source.begun_at());
         let switch = candidates[self.random.random_range(0..candidates.len())];
+        self.fail_over_at(switch);
+    }
+
+    /// A standby that has the log up to `switch`.
+    pub(crate) fn fail_over_at(&mut self, switch: u64) {
         let confirmed = self.source.slot.map_or(0, |slot| slot.confirmed).min(switch);
         let synced = self.random.random_bool(0.8).then_some(confirmed);
         self.source.fail_over(switch, synced);

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "no single test or example uses all of it")]
 #![allow(unreachable_pub, reason = "the same files are a module of tests and of examples")]
 
+pub mod admin;
+pub mod certificates;
 pub mod compare;
 pub mod encode;
 pub mod proxy;

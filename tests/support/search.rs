@@ -25,6 +25,8 @@ pub struct Document {
     pub index: String,
     /// Its `_version`.
     pub version: u64,
+    /// Its `_routing`, if it has one.
+    pub routing: Option<String>,
     /// Its `_source`.
     pub source: Value,
 }
@@ -193,6 +195,7 @@ fn document(hit: &Value) -> Result<Document> {
     Ok(Document {
         index: hit["_index"].as_str().context("a document without _index")?.to_owned(),
         version: hit["_version"].as_u64().context("a document without _version")?,
+        routing: hit["_routing"].as_str().map(str::to_owned),
         source: hit["_source"].clone(),
     })
 }

@@ -23,20 +23,25 @@ pub struct Waldex {
     env: Vec<(String, String)>,
     config: Option<String>,
     input: Option<String>,
+    is_unread: bool,
 }
 
 impl Waldex {
-    /// The binary that Cargo built for this test, with a subcommand.
+    /// The binary that `WALDEX_TEST_PROGRAM` names, or else the one that Cargo built for this test, with a
+    /// subcommand.
     pub fn new(subcommand: &str) -> Result<Self> {
-        let program = option_env!("CARGO_BIN_EXE_waldex")
-            .context("only an integration test knows its binary: use Waldex::at")?;
-        Ok(Self::at(PathBuf::from(program), subcommand))
+        let given = std::env::var_os("WALDEX_TEST_PROGRAM").map(PathBuf::from);
+        let built = option_env!("CARGO_BIN_EXE_waldex").map(PathBuf::from);
+        let program = given.or(built);
+        let program =
+            program.context("only an integration test knows its binary: use Waldex::at")?;
+        Ok(Self::at(program, subcommand))
     }
 
     /// A binary at a known place.
     pub fn at(program: PathBuf, subcommand: &str) -> Self {
         let args = vec![subcommand.to_owned()];
-        Self { program, args, env: Vec::new(), config: None, input: None }
+        Self { program, args, env: Vec::new(), config: None, input: None, is_unread: false }
     }
 
     /// The four settings that are enough; slot and publication have the same name.
@@ -58,6 +63,15 @@ impl Waldex {
         self
     }
 
+    /// Names another publication than the slot's namesake.
+    #[must_use]
+    pub fn publication(mut self, name: &str) -> Self {
+        if let Some(place) = self.args.iter().position(|arg| arg == "--publication") {
+            self.args.splice(place + 1..place + 2, [name.to_owned()]);
+        }
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -76,6 +90,13 @@ impl Waldex {
     #[must_use]
     pub fn input(mut self, text: &str) -> Self {
         self.input = Some(text.to_owned());
+        self
+    }
+
+    /// Whoever reads its outputs leaves at once, as `head -0` does.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.is_unread = true;
         self
     }
 
@@ -108,10 +129,12 @@ impl Waldex {
             let _ = stdin.write_all(text.as_bytes());
         }
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        let readers = vec![
-            collect(child.stdout.take().context("no stdout")?, stdout.clone()),
-            collect(child.stderr.take().context("no stderr")?, stderr.clone()),
-        ];
+        let (out, err) = (child.stdout.take().context("no stdout")?, child.stderr.take());
+        let err = err.context("no stderr")?;
+        let readers = match self.is_unread {
+            true => Vec::new(),
+            false => vec![collect(out, stdout.clone()), collect(err, stderr.clone())],
+        };
         Ok(Running { child, stdout, stderr, readers, _directory: directory })
     }
 
@@ -245,6 +268,12 @@ impl Running {
         }
         let status = self.child.wait()?;
         Ok(self.finished(status))
+    }
+
+    /// SIGTERM, and waits for its end in good order.
+    pub async fn stop(self, limit: Duration) -> Result<()> {
+        self.terminate();
+        self.finish(limit).await?.expect_code(0).map(drop)
     }
 
     fn join_readers(&mut self) {

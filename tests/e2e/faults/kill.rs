@@ -57,6 +57,8 @@ enum Victim {
     /// A stop in good order.
     PostgresPolitely,
     Elasticsearch,
+    /// A node that is restarted, as for an upgrade.
+    ElasticsearchPolitely,
 }
 
 /// 200 000 changes, and every part is killed several times in the middle of them.
@@ -71,9 +73,10 @@ async fn each_part_during_200_000_mixed_changes() -> Result<()> {
     let load = Load::start(&scene.stage.database.url, amount, seed);
     scene.supervise("")?;
     scene.watch(&load);
-    use Victim::{Elasticsearch, Postgres, PostgresPolitely, Waldex};
+    use Victim::{Elasticsearch, ElasticsearchPolitely, Postgres, PostgresPolitely, Waldex};
     let mut victims = [Waldex; 3].to_vec();
-    victims.extend([Postgres, Postgres, PostgresPolitely, Elasticsearch, Elasticsearch]);
+    victims.extend([Postgres, Postgres, PostgresPolitely]);
+    victims.extend([Elasticsearch, ElasticsearchPolitely]);
     victims.shuffle(&mut random);
     let step = amount.changes / u64::try_from(victims.len())?;
     for (number, victim) in victims.iter().enumerate() {
@@ -88,6 +91,7 @@ async fn each_part_during_200_000_mixed_changes() -> Result<()> {
             Postgres => turn.postgres.crash()?,
             PostgresPolitely => turn.postgres.restart()?,
             Elasticsearch => turn.elasticsearch.crash()?,
+            ElasticsearchPolitely => turn.elasticsearch.restart()?,
         }
     }
     let changes = load.finish().await?;

@@ -49,7 +49,7 @@ pub(crate) struct Mark {
 pub(crate) struct Marks(Mutex<VecDeque<Mark>>);
 
 impl Marks {
-    fn add(&self, mark: Mark) {
+    pub(crate) fn add(&self, mark: Mark) {
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if marks.len() == MARKS_MAX {
             marks.pop_front();
@@ -92,10 +92,15 @@ struct Shared {
 
 /// Creates the tables.
 pub(crate) async fn create_tables(stage: &mut Stage<'_>) -> Result<()> {
-    stage.table("accounts", "id bigint primary key, n int, v text", "").await?;
-    stage.table("items", "a int, b text, v jsonb, primary key (a, b)", "").await?;
-    stage.table("notes", "id text primary key, body text", "").await?;
-    stage.table(MARKS, "id int primary key, n bigint", "").await
+    create_tables_with(stage, "").await
+}
+
+/// The same, with these settings of each table.
+pub(crate) async fn create_tables_with(stage: &mut Stage<'_>, settings: &str) -> Result<()> {
+    stage.table("accounts", "id bigint primary key, n int, v text", settings).await?;
+    stage.table("items", "a int, b text, v jsonb, primary key (a, b)", settings).await?;
+    stage.table("notes", "id text primary key, body text", settings).await?;
+    stage.table(MARKS, "id int primary key, n bigint", settings).await
 }
 
 /// Compares all of them.
@@ -289,12 +294,12 @@ impl Writer {
     }
 }
 
-async fn position(client: &Client) -> Result<Lsn> {
+pub(crate) async fn position(client: &Client) -> Result<Lsn> {
     let text = sql::value(client, "select pg_current_wal_insert_lsn()").await?;
     Ok(text.context("no position")?.parse()?)
 }
 
-async fn changed_by(client: &Client, sql: &str) -> Result<u64> {
+pub(crate) async fn changed_by(client: &Client, sql: &str) -> Result<u64> {
     let messages = client.simple_query(sql).await?;
     let changed = messages.iter().map(|message| {
         if let SimpleQueryMessage::CommandComplete(rows) = message { *rows } else { 0 }

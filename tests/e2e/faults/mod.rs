@@ -1,10 +1,11 @@
 //! Faults: whatever breaks, nothing is lost, and what was confirmed to Postgres was in the index before.
 
-mod arena;
+pub(in crate::e2e) mod arena;
 mod freeze;
 mod kill;
-mod load;
-mod scene;
+pub(in crate::e2e) mod load;
+mod opensearch;
+pub(in crate::e2e) mod scene;
 mod search_wire;
-mod supervised;
-mod watcher;
+pub(in crate::e2e) mod supervised;
+pub(in crate::e2e) mod watcher;

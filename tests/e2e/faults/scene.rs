@@ -1,12 +1,13 @@
 //! A stage in the arena, with a supervised waldex and a watcher.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, interval};
 
 use super::arena::{Arena, Turn};
-use super::load::{Load, MARKS};
+use super::load::{Load, MARKS, Marks};
 use super::supervised::Supervised;
 use super::watcher::{Seen, Watched, Watcher};
 use crate::support::sql;
@@ -23,6 +24,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Scene {
     pub(crate) stage: Stage<'static>,
     pub(crate) waldex: Option<Supervised>,
+    /// waldex was killed, and stays down for now.
+    pub(crate) is_down: bool,
     watcher: Option<Watcher>,
 }
 
@@ -31,7 +34,12 @@ impl Scene {
     pub(crate) async fn new(label: &str, turn: &Turn) -> Result<Self> {
         let arena: &'static Arena = turn.arena();
         let stage = Stage::new(label, &arena.postgres, &arena.elasticsearch).await?;
-        Ok(Self { stage, waldex: None, watcher: None })
+        Ok(Self::on(stage))
+    }
+
+    /// The same elsewhere.
+    pub(crate) fn on(stage: Stage<'static>) -> Self {
+        Self { stage, waldex: None, is_down: false, watcher: None }
     }
 
     /// Starts `waldex run` under supervision, with these lines before those of the tables.
@@ -40,19 +48,33 @@ impl Scene {
         let config = format!("{settings}{}", stage.config());
         let (url, slot) = (stage.database.url.clone(), stage.name().to_owned());
         let node = stage.node;
-        let command = move || Ok(Waldex::new("run")?.between(&url, &slot, node).config(&config));
+        self.supervise_this(move || {
+            Ok(Waldex::new("run")?.between(&url, &slot, node).config(&config))
+        })
+    }
+
+    /// The same for a command line of one's own.
+    pub(crate) fn supervise_this(
+        &mut self,
+        command: impl Fn() -> Result<Waldex> + Send + 'static,
+    ) -> Result<()> {
         self.waldex = Some(Supervised::start(command)?);
         Ok(())
     }
 
     /// Starts to watch the slot, and the marks of `load`.
     pub(crate) fn watch(&mut self, load: &Load) {
+        self.watch_marks(load.marks(), self.stage.index(MARKS));
+    }
+
+    /// The same for marks of one's own.
+    pub(crate) fn watch_marks(&mut self, marks: Arc<Marks>, marks_index: String) {
         self.watcher = Some(Watcher::start(Watched {
             database_url: self.stage.database.url.clone(),
             slot: self.stage.name().to_owned(),
             search: self.stage.search.clone(),
-            marks_index: self.stage.index(MARKS),
-            marks: load.marks(),
+            marks_index,
+            marks,
         }));
     }
 
@@ -72,7 +94,7 @@ impl Scene {
     pub(crate) async fn look(&mut self) -> Result<()> {
         let name = self.stage.name().to_owned();
         let mut looked = Ok(());
-        if let Some(waldex) = &mut self.waldex {
+        if let Some(waldex) = self.waldex.as_mut().filter(|_| !self.is_down) {
             looked = waldex.keep_up();
         }
         if let (Ok(()), Some(watcher)) = (&looked, &mut self.watcher) {
@@ -104,6 +126,11 @@ impl Scene {
             }
         }
         caught_up?;
+        self.finish().await
+    }
+
+    /// waldex drains and ends well, the watcher saw nothing.
+    pub(crate) async fn finish(&mut self) -> Result<Seen> {
         if let Some(waldex) = &mut self.waldex {
             waldex.stop(STOP_LIMIT).await?;
         }
@@ -115,6 +142,11 @@ impl Scene {
 
     /// Waits until what is committed now is confirmed.
     pub(crate) async fn caught_up(&mut self) -> Result<()> {
+        self.caught_up_within(CATCH_UP_LIMIT).await
+    }
+
+    /// The same with another limit.
+    pub(crate) async fn caught_up_within(&mut self, limit: Duration) -> Result<()> {
         let end = sql::value(&self.stage.sql, "select pg_current_wal_flush_lsn()").await?;
         let end = end.context("no position")?;
         let query = format!(
@@ -127,7 +159,7 @@ impl Scene {
         let confirmed = async {
             let client = sql::connect(&url).await?;
             let reached = async || matches!(sql::value(&client, &query).await, Ok(Some(_)));
-            wait_until(CATCH_UP_LIMIT, &format!("{end} to be confirmed"), reached).await
+            wait_until(limit, &format!("{end} to be confirmed"), reached).await
         };
         self.until(confirmed).await?;
         println!("caught up with {end} in {:?}", began.elapsed());

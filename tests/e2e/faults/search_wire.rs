@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::support::proxy::http::{Fault, Request, SearchProxy};
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
 use crate::support::stage::{LIMIT, Stage};
-use crate::support::waldex::{Finished, Waldex};
+use crate::support::wait::wait_until;
+use crate::support::waldex::{Finished, Running, Waldex};
 
 /// A table `t`, small bulks, and a proxy before Elasticsearch.
 struct Scene {
@@ -45,6 +46,26 @@ impl Scene {
 
     async fn assert_equal(&self) -> Result<()> {
         self.stage.assert_equal("t", "id", &COLUMNS).await
+    }
+
+    /// A run whose first bulk arrives so much later, and is not answered.
+    async fn until_first_bulk(&self, late: Duration) -> Result<Running> {
+        let mut is_first = true;
+        self.proxy.rule(move |request| {
+            let is_hit = request.is_bulk() && std::mem::take(&mut is_first);
+            if is_hit { Fault::Late(late) } else { Fault::Pass }
+        });
+        let first = self.waldex()?.spawn()?;
+        wait_until(LIMIT, "the first bulk", async || self.proxy.faults() == 1).await?;
+        Ok(first)
+    }
+
+    /// The next run does all, and then the late bulk comes.
+    async fn is_overtaken_by_nothing(&self) -> Result<()> {
+        ensure!(self.proxy.late() == 0, "the request was not late");
+        self.catch_up().await?;
+        wait_until(LIMIT, "the late request", async || self.proxy.late() == 1).await?;
+        self.assert_equal().await
     }
 }
 
@@ -192,4 +213,45 @@ async fn connections_cut_within_a_large_body() -> Result<()> {
     scene.catch_up().await?;
     ensure!(scene.proxy.faults() == 4, "only {} bodies were cut", scene.proxy.faults());
     scene.assert_equal().await
+}
+
+/// What a killed process has sent is carried out when the next one is at work. The versions of one transaction
+/// are equal, so the next one must not write a document of it again before that is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_a_killed_process_arrives_late_within_its_transaction() -> Result<()> {
+    let settings = "elasticsearch:\n  bulk_size: 50\n  request_timeout: 8s\n";
+    let scene = Scene::new("left_behind", settings).await?;
+    scene.catch_up().await?;
+    scene
+        .stage
+        .execute(
+            "begin; insert into t values (1, 1, 'first');
+             insert into t select n, 0, 'between' from generate_series(2, 120) n;
+             update t set n = 2, v = 'last' where id = 1; commit",
+        )
+        .await?;
+    let first = scene.until_first_bulk(Duration::from_secs(2)).await?;
+    first.kill()?;
+    scene.is_overtaken_by_nothing().await
+}
+
+/// The same of one that was stopped in good order, but gave the request up before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_stopped_process_gave_up_arrives_late_within_its_transaction() -> Result<()>
+{
+    let settings = "memory_budget: 65536\nelasticsearch:\n  bulk_size: 50\n  bulk_bytes: 32768\n  \
+                    request_timeout: 24s\n";
+    let scene = Scene::new("given_up", settings).await?;
+    scene.catch_up().await?;
+    scene
+        .stage
+        .execute(
+            "begin; insert into t values (1, 1, 'first');
+             insert into t select n, 0, repeat('between', 150) from generate_series(2, 3000) n;
+             update t set n = 2, v = 'last' where id = 1; commit",
+        )
+        .await?;
+    let first = scene.until_first_bulk(Duration::from_secs(8)).await?;
+    first.stop(LIMIT).await?;
+    scene.is_overtaken_by_nothing().await
 }

@@ -66,13 +66,19 @@ impl Supervised {
 
     /// SIGTERM; waits for its end, which must be one in good order.
     pub(crate) async fn stop(&mut self, limit: Duration) -> Result<Finished> {
+        let finished = self.try_stop(limit).await?.context("it does not run")?;
+        finished.expect_code(0)?;
+        Ok(finished)
+    }
+
+    /// SIGTERM; waits for its end, of whatever kind. None if it does not run.
+    pub(crate) async fn try_stop(&mut self, limit: Duration) -> Result<Option<Finished>> {
         self.sample_rss();
-        let running = self.running.take().context("it does not run")?;
+        let Some(running) = self.running.take() else { return Ok(None) };
         running.terminate();
         let finished = running.finish(limit).await?;
         self.remember(&finished);
-        finished.expect_code(0)?;
-        Ok(finished)
+        Ok(Some(finished))
     }
 
     fn remember(&mut self, finished: &Finished) {

@@ -138,6 +138,10 @@ async fn state(watched: &Watched) -> Result<Option<State>> {
     let source = &answer["_source"];
     let text = source["durable_lsn"].as_str().context("a state without durable_lsn")?;
     let durable = text.parse().context("durable_lsn is no LSN")?;
+    // It only claims the slot, which is being made: there is nothing yet to go on from.
+    if durable == Lsn::ZERO {
+        return Ok(None);
+    }
     let loaded = source["tables"][format!("public.{MARKS}")]["loaded"].as_bool();
     Ok(Some(State { durable, marks_are_loaded: loaded.context("a state without the marks")? }))
 }

@@ -3,7 +3,7 @@
 
 mod compound;
 mod long;
-mod table;
+pub(in crate::e2e) mod table;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::support::stage::Stage;
 type Values = Vec<(String, String)>;
 
 /// The columns of the table, one a type; row `n` has the `n`th value of each.
-struct Matrix {
+pub(in crate::e2e) struct Matrix {
     columns: Vec<(String, Values)>,
 }
 
@@ -55,7 +55,7 @@ const WAYS: [Way; 7] = [
 const CONTEXT: usize = 80;
 
 impl Matrix {
-    async fn of(stage: &Stage<'_>) -> Result<Self> {
+    pub(in crate::e2e) async fn of(stage: &Stage<'_>) -> Result<Self> {
         let available = sql::rows(&stage.sql, "select name from pg_available_extensions").await?;
         let has = |name: &str| available.iter().any(|row| row[0].as_deref() == Some(name));
         let mut columns: Vec<(String, Values)> = Vec::new();
@@ -77,25 +77,30 @@ impl Matrix {
         Ok(Self { columns })
     }
 
-    fn rows(&self) -> usize {
+    pub(in crate::e2e) fn rows(&self) -> usize {
         self.columns.iter().map(|(_, values)| values.len()).max().unwrap_or_default()
     }
 
-    fn definition(&self) -> String {
+    pub(in crate::e2e) fn definition(&self) -> String {
         let column = |(name, _): &(String, Values)| format!(", {} {name}", quoted(name));
         let columns: String = self.columns.iter().map(column).collect();
         format!("id int primary key, n int{columns}")
     }
 
+    /// The columns' names, quoted.
+    pub(in crate::e2e) fn names(&self) -> Vec<String> {
+        self.columns.iter().map(|(name, _)| quoted(name)).collect()
+    }
+
     /// One INSERT for each row.
-    fn inserts(&self, ids_after: usize) -> String {
+    pub(in crate::e2e) fn inserts(&self, table: &str, ids_after: usize) -> String {
         let row = |row: usize| {
             let value = |(name, values): &(String, Values)| match values.get(row) {
                 Some((sql, _)) => format!(", ({sql})::{name}"),
                 None => ", null".to_owned(),
             };
             let values: String = self.columns.iter().map(value).collect();
-            format!("insert into v values ({}, 0{values});\n", ids_after + row + 1)
+            format!("insert into {table} values ({}, 0{values});\n", ids_after + row + 1)
         };
         (0..self.rows()).map(row).collect()
     }
@@ -113,9 +118,9 @@ impl Matrix {
         (0..self.rows()).map(row).collect()
     }
 
-    /// The document of a row, to the letter.
-    fn document(&self, way: &Way, row: usize) -> String {
-        let mut document = format!("{{\"id\":{},\"n\":{}", way.ids_after + row + 1, way.n);
+    /// The document of the row `id` with the values of `row`, to the letter.
+    pub(in crate::e2e) fn document(&self, id: usize, n: u32, row: usize) -> String {
+        let mut document = format!("{{\"id\":{id},\"n\":{n}");
         for (name, values) in &self.columns {
             let value = values.get(row).map_or("null", |(_, json)| json);
             document.push_str(&format!(",{}:{value}", Value::from(name.as_str())));
@@ -130,10 +135,12 @@ fn quoted(name: &str) -> String {
 }
 
 /// So that a long value is out of line, and not sent again with an update that leaves it alone.
-async fn store_out_of_line(stage: &Stage<'_>) -> Result<()> {
-    let query = "select format('alter table v alter %I set storage external', attname) \
-         from pg_attribute where attrelid = 'v'::regclass and attnum > 0 and attstorage in ('x', 'm')";
-    for row in sql::rows(&stage.sql, query).await? {
+pub(in crate::e2e) async fn store_out_of_line(stage: &Stage<'_>, table: &str) -> Result<()> {
+    let query = format!(
+        "select format('alter table {table} alter %I set storage external', attname) from pg_attribute \
+         where attrelid = '{table}'::regclass and attnum > 0 and attstorage in ('x', 'm')"
+    );
+    for row in sql::rows(&stage.sql, &query).await? {
         stage.execute(row[0].as_deref().context("a NULL")?).await?;
     }
     Ok(())
@@ -148,13 +155,13 @@ async fn the_same_every_way<'a>(
     stage.execute(table::DEFINITIONS).await?;
     let matrix = Matrix::of(&stage).await?;
     stage.table("v", &matrix.definition(), "").await?;
-    store_out_of_line(&stage).await?;
+    store_out_of_line(&stage, "v").await?;
     for ids_after in [LOADED.ids_after, 3000, LOADED_AND_LEFT_ALONE.ids_after, 7000] {
-        stage.execute(&matrix.inserts(ids_after)).await?;
+        stage.execute(&matrix.inserts("v", ids_after)).await?;
     }
     stage.catch_up().await?;
 
-    stage.execute(&matrix.inserts(INSERTED.ids_after)).await?;
+    stage.execute(&matrix.inserts("v", INSERTED.ids_after)).await?;
     let (first, last) = (UPDATED.ids_after + 1, UPDATED.ids_after + matrix.rows());
     stage
         .execute(&format!(
@@ -164,7 +171,7 @@ async fn the_same_every_way<'a>(
     stage.execute(&matrix.updates(UPDATED.ids_after)).await?;
     stage.execute("update v set id = id + 1000 where id between 3001 and 4000").await?;
     stage.execute("update v set n = 1 where id between 5001 and 6000").await?;
-    stage.execute(&matrix.inserts(INSERTED_AND_LEFT_ALONE.ids_after)).await?;
+    stage.execute(&matrix.inserts("v", INSERTED_AND_LEFT_ALONE.ids_after)).await?;
     stage.execute("update v set n = 1 where id between 6001 and 7000").await?;
     stage.execute("update v set n = 1, id = id + 1000 where id between 7001 and 8000").await?;
     stage.catch_up().await?;
@@ -173,7 +180,10 @@ async fn the_same_every_way<'a>(
     let expected: BTreeMap<String, String> = WAYS
         .iter()
         .flat_map(|way| (0..matrix.rows()).map(move |row| (way, row)))
-        .map(|(way, row)| ((way.ids_after + row + 1).to_string(), matrix.document(way, row)))
+        .map(|(way, row)| {
+            let id = way.ids_after + row + 1;
+            (id.to_string(), matrix.document(id, way.n, row))
+        })
         .collect();
     let missing: Vec<&String> = expected.keys().filter(|id| !found.contains_key(*id)).collect();
     ensure!(missing.is_empty(), "refused or lost: {missing:?}");
@@ -185,7 +195,7 @@ async fn the_same_every_way<'a>(
 }
 
 /// Fails with the place where two texts differ.
-fn ensure_same(id: &str, expected: &str, found: &str) -> Result<()> {
+pub(in crate::e2e) fn ensure_same(id: &str, expected: &str, found: &str) -> Result<()> {
     let same = expected.bytes().zip(found.bytes()).take_while(|(one, other)| one == other).count();
     let around = |text: &str| {
         let bytes = text.as_bytes();

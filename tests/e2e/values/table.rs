@@ -13,7 +13,7 @@ const fn of(name: &'static str, values: &'static [(&'static str, &'static str)])
 }
 
 /// What the types below are made of, before the table.
-pub(super) const DEFINITIONS: &str = r#"
+pub(in crate::e2e) const DEFINITIONS: &str = r#"
     create type mood as enum ('sad', 'it''s, "fine"', 'ü');
     create domain positive as numeric(8,2) check (value > 0);
     create domain tags as text[];

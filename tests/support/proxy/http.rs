@@ -12,79 +12,34 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::message::{Framing, Head, Reader, without};
+use super::items::{self, Item};
+use super::message::{Framing, Head, Reader, contains, own_answer, without};
+pub use super::request::{Fault, Kept, Request, Step};
 use crate::support::servers::search_node::SearchNode;
 
 /// Requests that are kept to be looked at or sent again.
 const KEPT_MAX: usize = 1000;
 
-/// What becomes of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is carried out and answered.
-    Pass,
-    /// The same, but it reaches the server this much later.
-    Delay(Duration),
-    /// The connection is closed when only this much of the body has reached the server.
-    CutRequest(usize),
-    /// It is carried out; the connection is closed instead of an answer.
-    LoseAnswer,
-    /// It is carried out; the answer never comes, and the connection stays.
-    Silence,
-    /// The connection is closed at once, and the request is carried out this much later.
-    Late(Duration),
-    /// It is carried out and answered, and carried out once more this much later.
-    Twice(Duration),
-    /// The connection is closed after this much of the answer's body.
-    CutAnswer(usize),
-    /// The answer is made this long and looks whole.
-    ShortenAnswer(usize),
-    /// The answer comes in pieces of so many bytes, with a pause after each.
-    Trickle(usize, Duration),
-    /// It is not carried out; the proxy answers with this status and body.
-    Answer(u16, &'static str),
-    /// The same for a body that contains this text; any other request passes.
-    AnswerIf(&'static str, u16, &'static str),
-}
-
-/// A request whose body is still to come.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Counted from 0 over all requests.
-    pub number: u64,
-    pub method: String,
-    /// With the query.
-    pub path: String,
-    /// Announced length of the body.
-    pub body_bytes: usize,
-}
-
-impl Request {
-    /// Whether it is a bulk.
-    pub fn is_bulk(&self) -> bool {
-        self.path.starts_with("/_bulk")
-    }
-}
-
-/// A request that was kept, whole.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    pub request: Request,
-    pub body: Vec<u8>,
-    head: Vec<u8>,
-}
-
 type Rule = dyn FnMut(&Request) -> Fault + Send;
+type ItemRule = dyn FnMut(&Item<'_>) -> Option<(u16, &'static str)> + Send;
+type Observer = dyn Fn(Step<'_>) + Send + Sync;
 type Choice = dyn Fn(&Request) -> bool + Send;
 
-struct Shared {
+pub(super) struct Shared {
     upstream: SocketAddr,
     rule: Mutex<Box<Rule>>,
+    pub(super) item_rule: Mutex<Box<ItemRule>>,
     keeps: Mutex<Box<Choice>>,
     kept: Mutex<Vec<Kept>>,
     requests: AtomicU64,
     faults: AtomicU64,
     late: AtomicU64,
+    /// Requests to be sent late or once more, or held back.
+    waiting: AtomicU64,
+    /// Late requests of an earlier era are not sent any more.
+    era: AtomicU64,
+    observer: Mutex<Option<Arc<Observer>>>,
+    in_flight: AtomicU64,
 }
 
 /// A running proxy; its connections end with it.
@@ -107,11 +62,16 @@ impl SearchProxy {
         let shared = Arc::new(Shared {
             upstream: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             rule: Mutex::new(Box::new(|_| Fault::Pass)),
+            item_rule: Mutex::new(Box::new(|_| None)),
             keeps: Mutex::new(Box::new(|_| false)),
             kept: Mutex::new(Vec::new()),
             requests: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            era: AtomicU64::new(0),
+            observer: Mutex::new(None),
+            in_flight: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { node: given, shared, accepting })
@@ -125,6 +85,15 @@ impl SearchProxy {
     /// What becomes of each request from now on.
     pub fn rule(&self, rule: impl FnMut(&Request) -> Fault + Send + 'static) {
         *lock(&self.shared.rule) = Box::new(rule);
+    }
+
+    /// What becomes of each item of a request that [`Fault::Items`] is given for, from now on: none passes it on,
+    /// else it is answered with this status and error, as JSON.
+    pub fn item_rule(
+        &self,
+        rule: impl FnMut(&Item<'_>) -> Option<(u16, &'static str)> + Send + 'static,
+    ) {
+        *lock(&self.shared.item_rule) = Box::new(rule);
     }
 
     /// Everything passes from now on.
@@ -159,6 +128,21 @@ impl SearchProxy {
         self.shared.late.load(Ordering::Relaxed)
     }
 
+    /// Requests that are still to be sent late or once more, or held back.
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Forgets them: their connections went with the server.
+    pub fn forget_waiting(&self) {
+        self.shared.era.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells `observer` of every request that the server gets, from now on.
+    pub fn observe(&self, observer: impl Fn(Step<'_>) + Send + Sync + 'static) {
+        *lock(&self.shared.observer) = Some(Arc::new(observer));
+    }
+
     /// Requests so far that did not simply pass.
     pub fn faults(&self) -> u64 {
         self.shared.faults.load(Ordering::Relaxed)
@@ -171,7 +155,7 @@ impl Drop for SearchProxy {
     }
 }
 
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -187,7 +171,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-struct Server {
+pub(super) struct Server {
     answers: Reader<OwnedReadHalf>,
     requests: OwnedWriteHalf,
 }
@@ -200,11 +184,11 @@ impl Server {
         Ok(Self { answers: Reader::new(answers), requests })
     }
 
-    async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         self.requests.write_all(&[head, body].concat()).await
     }
 
-    async fn answer(&mut self, is_answer_to_head: bool) -> io::Result<(Head, Vec<u8>)> {
+    pub(super) async fn answer(&mut self, is_answer_to_head: bool) -> io::Result<(Head, Vec<u8>)> {
         let head =
             self.answers.head(is_answer_to_head).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let body = self.answers.body(head.framing).await?;
@@ -217,6 +201,7 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let mut from_client = Reader::new(from_client);
     let mut server = Server::connect(shared.upstream).await?;
     while let Some(head) = from_client.head(false).await? {
+        let _counted = InFlight::count(shared);
         let request = describe(&head, shared);
         let fault = (lock(&shared.rule))(&request);
         shared.faults.fetch_add(u64::from(fault != Fault::Pass), Ordering::Relaxed);
@@ -229,18 +214,31 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
         keep(shared, &kept);
         match fault {
             Fault::Answer(status, text) => {
-                to_client.write_all(&own_answer(status, text)).await?;
+                to_client.write_all(&own_answer(status, None, text)).await?;
+                continue;
+            }
+            Fault::AnswerLater(status, seconds, text) => {
+                to_client.write_all(&own_answer(status, Some(seconds), text)).await?;
                 continue;
             }
             Fault::AnswerIf(part, status, text) if contains(&kept.body, part) => {
-                to_client.write_all(&own_answer(status, text)).await?;
+                to_client.write_all(&own_answer(status, None, text)).await?;
+                continue;
+            }
+            Fault::Items => {
+                let answer = items::answer_to_items(shared, &kept, &mut server).await?;
+                to_client.write_all(&own_answer(200, None, &answer)).await?;
                 continue;
             }
             Fault::Late(after) => {
-                tokio::spawn(carry_out(Arc::clone(shared), after, kept));
+                let way = OnItsWay::begin(shared, &kept);
+                tokio::spawn(carry_out(way, after, kept));
                 return Ok(());
             }
-            Fault::Delay(delay) => tokio::time::sleep(delay).await,
+            Fault::Delay(delay) => {
+                shared.waiting.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(delay).await;
+            }
             Fault::Pass
             | Fault::AnswerIf(..)
             | Fault::CutRequest(_)
@@ -251,16 +249,37 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             | Fault::ShortenAnswer(_)
             | Fault::Trickle(..) => {}
         }
-        server.send(&kept.head, &kept.body).await?;
-        let (head, body) = server.answer(kept.request.method == "HEAD").await?;
+        let way = OnItsWay::begin(shared, &kept);
+        let sent = server.send(&kept.head, &kept.body).await;
+        let answer = server.answer(kept.request.method == "HEAD").await;
+        shared.waiting.fetch_sub(u64::from(matches!(fault, Fault::Delay(_))), Ordering::Relaxed);
+        let ((), (head, body)) = (sent?, answer?);
         if let Fault::Twice(after) = fault {
-            tokio::spawn(carry_out(Arc::clone(shared), after, kept));
+            tokio::spawn(carry_out(way, after, kept));
+        } else {
+            drop(way);
         }
         if !give(&mut to_client, &head, &body, &fault).await? {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// A request, until it is answered or given up.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn count(shared: &Arc<Shared>) -> Self {
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn describe(head: &Head, shared: &Shared) -> Request {
@@ -271,7 +290,14 @@ fn describe(head: &Head, shared: &Shared) -> Request {
         Framing::Chunked => usize::MAX,
     };
     let number = shared.requests.fetch_add(1, Ordering::Relaxed);
-    Request { number, method: word(0), path: word(1), body_bytes }
+    Request {
+        number,
+        method: word(0),
+        path: word(1),
+        body_bytes,
+        in_flight: shared.in_flight.load(Ordering::Relaxed),
+        authorization: head.header("authorization"),
+    }
 }
 
 fn keep(shared: &Shared, request: &Kept) {
@@ -299,7 +325,12 @@ async fn give(
             to_client.write_all(&[&whole, body].concat()).await?;
             Ok(true)
         }
-        Fault::LoseAnswer | Fault::Late(_) | Fault::CutRequest(_) | Fault::Answer(..) => Ok(false),
+        Fault::LoseAnswer
+        | Fault::Late(_)
+        | Fault::CutRequest(_)
+        | Fault::Answer(..)
+        | Fault::AnswerLater(..)
+        | Fault::Items => Ok(false),
         Fault::Silence => std::future::pending().await,
         Fault::CutAnswer(bytes) => {
             to_client.write_all(&[&whole, part(*bytes)].concat()).await?;
@@ -320,12 +351,44 @@ async fn give(
     }
 }
 
+/// A request that the server may carry out, for as long as this lives.
+struct OnItsWay {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl OnItsWay {
+    fn begin(shared: &Arc<Shared>, request: &Kept) -> Self {
+        let way = Self { shared: Arc::clone(shared), number: request.request.number };
+        way.tell(Step::Begins(request));
+        way
+    }
+
+    fn tell(&self, step: Step<'_>) {
+        let observer = lock(&self.shared.observer).clone();
+        if let Some(observer) = observer {
+            observer(step);
+        }
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.tell(Step::Ends(self.number));
+    }
+}
+
 /// Sends a request nobody waits for any more, until the server has taken it.
-async fn carry_out(shared: Arc<Shared>, after: Duration, request: Kept) {
+async fn carry_out(way: OnItsWay, after: Duration, request: Kept) {
+    let shared = &way.shared;
+    let era = shared.era.load(Ordering::Relaxed);
+    shared.waiting.fetch_add(1, Ordering::Relaxed);
     tokio::time::sleep(after).await;
-    if answer_to(&shared, &request).await.is_ok() {
+    let is_of_now = shared.era.load(Ordering::Relaxed) == era;
+    if is_of_now && answer_to(shared, &request).await.is_ok() {
         shared.late.fetch_add(1, Ordering::Relaxed);
     }
+    shared.waiting.fetch_sub(1, Ordering::Relaxed);
 }
 
 async fn answer_to(shared: &Shared, request: &Kept) -> io::Result<(Head, Vec<u8>)> {
@@ -334,17 +397,4 @@ async fn answer_to(shared: &Shared, request: &Kept) -> io::Result<(Head, Vec<u8>
     let head = without(&request.head, &["accept-encoding"]);
     server.send(&head, &request.body).await?;
     server.answer(request.request.method == "HEAD").await
-}
-
-fn contains(body: &[u8], part: &str) -> bool {
-    body.windows(part.len().max(1)).any(|window| window == part.as_bytes())
-}
-
-fn own_answer(status: u16, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status} By-The-Proxy\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
 }

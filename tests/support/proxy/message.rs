@@ -33,6 +33,14 @@ impl Head {
         String::from_utf8_lossy(line).split(' ').map(str::to_owned).collect()
     }
 
+    /// A header, named in lower case.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let mut lines = text.split("\r\n").filter_map(|line| line.split_once(':'));
+        let found = lines.find(|(given, _)| given.eq_ignore_ascii_case(name))?;
+        Some(found.1.trim().to_owned())
+    }
+
     /// The head as it goes before its body, whose chunks were put together.
     pub fn before(&self, body: &[u8]) -> Vec<u8> {
         match self.framing {
@@ -172,6 +180,23 @@ fn framing(head: &[u8], is_answer_to_head: bool) -> io::Result<Framing> {
     } else {
         Ok(Framing::Length(length))
     }
+}
+
+/// Whether a body has a text in it.
+pub fn contains(body: &[u8], part: &str) -> bool {
+    body.windows(part.len().max(1)).any(|window| window == part.as_bytes())
+}
+
+/// An answer that no server gave.
+pub fn own_answer(status: u16, retry_after: Option<u64>, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n"));
+    let retry_after = retry_after.unwrap_or_default();
+    format!(
+        "HTTP/1.1 {status} By-The-Proxy\r\ncontent-type: application/json\r\n{retry_after}\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -22,6 +22,8 @@ pub struct Weather {
     pub refuses: bool,
     /// Nothing moves, in either direction, and nothing is closed.
     pub stalled: bool,
+    /// The same of the first connections only, up to this number of them.
+    pub stalled_up_to: u64,
     /// Every piece waits this long before it is passed on.
     pub delay: Duration,
     /// Pieces are no longer than this.
@@ -29,6 +31,13 @@ pub struct Weather {
     /// Every connection is cut once it has passed this many bytes from the server.
     pub cut_after_bytes: Option<u64>,
     cuts: u64,
+}
+
+impl Weather {
+    /// Whether anything moves over the connection of that number.
+    fn moves(&self, number: u64) -> bool {
+        !self.stalled && number > self.stalled_up_to
+    }
 }
 
 /// A running link; its connections end with it.
@@ -117,17 +126,24 @@ async fn accept(
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        counts.connections.fetch_add(1, Ordering::Relaxed);
+        let number = counts.connections.fetch_add(1, Ordering::Relaxed) + 1;
         if weather.borrow().refuses {
             counts.cut.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         while connections.try_join_next().is_some() {}
-        connections.spawn(connection(client, upstream, weather.clone(), Arc::clone(&counts)));
+        connections.spawn(connection(
+            number,
+            client,
+            upstream,
+            weather.clone(),
+            Arc::clone(&counts),
+        ));
     }
 }
 
 async fn connection(
+    number: u64,
     client: TcpStream,
     upstream: SocketAddr,
     mut weather: watch::Receiver<Weather>,
@@ -139,8 +155,8 @@ async fn connection(
     let cuts = weather.borrow().cuts;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = pump(from_client, to_server, weather.clone(), None);
-    let down = pump(from_server, to_client, weather.clone(), Some(&counts));
+    let up = pump(number, from_client, to_server, weather.clone(), None);
+    let down = pump(number, from_server, to_client, weather.clone(), Some(&counts));
     let was_cut = tokio::select! {
         // One side's end ends both, as when the other process is gone.
         end = up => end == End::Cut,
@@ -158,6 +174,7 @@ enum End {
 
 /// Moves bytes one way; `counts` are given for the direction from the server.
 async fn pump(
+    number: u64,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
@@ -166,7 +183,7 @@ async fn pump(
     let mut buffer = vec![0; READ_BYTES];
     let mut passed = 0;
     loop {
-        if weather.wait_for(|weather| !weather.stalled).await.is_err() {
+        if weather.wait_for(|weather| weather.moves(number)).await.is_err() {
             return End::Closed;
         }
         let now = weather.borrow().clone();
@@ -177,7 +194,7 @@ async fn pump(
             Ok(read) => read,
         };
         // The weather may have changed while nothing came.
-        let now = match weather.wait_for(|weather| !weather.stalled).await {
+        let now = match weather.wait_for(|weather| weather.moves(number)).await {
             Ok(now) => now.clone(),
             Err(_) => return End::Closed,
         };

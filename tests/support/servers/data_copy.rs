@@ -50,7 +50,8 @@ impl DataCopy {
         let port = primary.port();
         let mut lines = vec![
             format!(
-                "primary_conninfo='host=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname=postgres'"
+                "primary_conninfo='host=127.0.0.1 port={port} user={USER} password={PASSWORD} \
+                 dbname=postgres'"
             ),
             format!("primary_slot_name='{slot}'"),
             "hot_standby_feedback=on".to_owned(),

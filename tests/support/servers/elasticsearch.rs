@@ -8,6 +8,7 @@ use super::docker::Container;
 use super::java::{self, Java};
 use super::locate::{self, say};
 use super::ports;
+use super::releases::{self, ELASTICSEARCH, Release};
 use super::search_node::{Flavour, Installation, NodeOptions, SearchNode};
 
 /// The user of every throwaway node, a superuser.
@@ -17,16 +18,13 @@ pub const PASSWORD: &str = "waldex-throwaway";
 /// The bcrypt hash of [`PASSWORD`], at a low cost: it guards nothing.
 const PASSWORD_BCRYPT: &str = "$2a$06$Wa1dexThr0wawaySa1t00u7YUOML28UQU9mf4LHFxngcabKWERfSO";
 
-const NEWEST: &str = "9.5.0";
-/// The newest that runs on Java 17.
-const ON_JAVA_17: &str = "8.19.8";
-
-/// A node that tests may share: the one `WALDEX_TEST_ELASTICSEARCH_URL` points at, else a new one
-/// of the newest version this machine's Java can run.
+/// A node that tests may share: of the chosen release, else the one that `WALDEX_TEST_ELASTICSEARCH_URL`
+/// points at, else a new one.
 pub fn obtain() -> Result<SearchNode> {
+    let chosen = releases::chosen()?.elasticsearch;
     match std::env::var("WALDEX_TEST_ELASTICSEARCH_URL") {
-        Ok(url) => SearchNode::given(Flavour::Elasticsearch, &url),
-        Err(_) => start(&NodeOptions::default()),
+        Ok(url) if chosen.is_none() => SearchNode::given(Flavour::Elasticsearch, &url),
+        _ => start(&NodeOptions::default()),
     }
 }
 
@@ -36,26 +34,28 @@ pub fn obtain_any() -> Result<SearchNode> {
         && let Some((home, version)) = locate::installed_search("elasticsearch", "ES_HOME")
     {
         say(&format!("using the installed Elasticsearch {version}"));
-        let java = if home.join("jdk/bin/java").is_file() { None } else { Some(java::find()?) };
+        let java = if home.join("jdk/bin/java").is_file() {
+            None
+        } else {
+            Some(java::find(&(java::CURRENT..=u32::MAX))?)
+        };
         return SearchNode::start(&installation(home, java), &NodeOptions::default());
     }
     obtain()
 }
 
-/// Starts a node of one's own and waits until it is ready.
+/// Starts a node of one's own and waits until it is ready: of the chosen release, else of the newest that
+/// this machine's Java can run.
 pub fn start(options: &NodeOptions) -> Result<SearchNode> {
-    let fetched = java::find().and_then(|java| {
-        let version = if java.major >= java::CURRENT {
-            NEWEST
-        } else {
-            say(&format!("Java is {}: Elasticsearch {ON_JAVA_17}, not {NEWEST}", java.major));
-            ON_JAVA_17
-        };
-        Ok((artefacts::fetch(Artefact::Elasticsearch(version))?, java))
-    });
+    let chosen = releases::chosen()?.elasticsearch;
+    let fetched =
+        releases::with_java("Elasticsearch", &ELASTICSEARCH, chosen).and_then(|(release, java)| {
+            Ok((artefacts::fetch(Artefact::Elasticsearch(release.version))?, java))
+        });
     match fetched {
         Ok((home, java)) => SearchNode::start(&installation(home, Some(java)), options),
-        Err(trouble) if locate::has_docker() => start_docker(options).context(trouble),
+        Err(trouble) if locate::has_docker() => start_docker(chosen, options).context(trouble),
+        Err(trouble) if chosen.is_some() => Err(trouble),
         Err(trouble) => match locate::installed_search("elasticsearch", "ES_HOME") {
             Some((home, _)) => SearchNode::start(&installation(home, None), options),
             None => bail!(
@@ -98,7 +98,8 @@ fn installation(home: std::path::PathBuf, java: Option<Java>) -> Installation {
     }
 }
 
-fn start_docker(options: &NodeOptions) -> Result<SearchNode> {
+fn start_docker(chosen: Option<&'static Release>, options: &NodeOptions) -> Result<SearchNode> {
+    let version = chosen.unwrap_or_else(|| releases::newest(&ELASTICSEARCH)).version;
     let port = ports::free()?;
     let heap = options.heap_mib;
     let mut args = vec!["-p".to_owned(), format!("127.0.0.1:{port}:9200")];
@@ -111,7 +112,7 @@ fn start_docker(options: &NodeOptions) -> Result<SearchNode> {
     ] {
         args.extend(["-e".to_owned(), variable]);
     }
-    args.push(format!("elasticsearch:{NEWEST}"));
+    args.push(format!("elasticsearch:{version}"));
     let credentials = Some(("elastic".to_owned(), PASSWORD.to_owned()));
     let container = Backend::Docker(Container::start(&args)?);
     SearchNode::on_port(Flavour::Elasticsearch, port, credentials, container)

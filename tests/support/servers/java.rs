@@ -1,18 +1,17 @@
 //! Finds the Java that Elasticsearch and OpenSearch run on.
 //!
 //! Elasticsearch 9 and OpenSearch 3 need Java 21; the lines before them are content with 17. The best
-//! one is taken, unless `WALDEX_TEST_JAVA` names the home of another (to try the older servers).
+//! one is taken, unless `WALDEX_TEST_JAVA` names the home of another.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::locate;
 
-/// The oldest Java on which anything here runs.
-pub const OLDEST: u32 = 17;
-/// The oldest Java on which the newest servers run.
+/// The Java that is asked for where there is none: the newest servers run on it.
 pub const CURRENT: u32 = 21;
 /// The newest Java on which both servers were seen to run.
 const NEWEST_KNOWN: u32 = 25;
@@ -29,30 +28,37 @@ pub struct Java {
 /// The variable that names the Java to use, whatever else is here.
 const CHOICE: &str = "WALDEX_TEST_JAVA";
 
-/// The best Java here; installed from the system's packages if there is none and that is allowed.
-pub fn find() -> Result<Java> {
-    if let Some(home) = std::env::var_os(CHOICE).map(PathBuf::from) {
-        let chosen = usable(home).with_context(|| {
-            format!("{CHOICE} names no Java {OLDEST} or newer that the servers' user can reach")
-        });
-        return chosen;
-    }
-    if let Some(java) = best() {
+/// The best Java of `accepted` versions; installed from the system's packages if there is none and that is
+/// allowed.
+pub fn find(accepted: &RangeInclusive<u32>) -> Result<Java> {
+    if let Some(java) = present(accepted)? {
         return Ok(java);
     }
     if locate::can_install() {
         for package in ["openjdk-21-jre-headless", "openjdk-17-jre-headless"] {
             if locate::install(&[package]).is_ok()
-                && let Some(java) = best()
+                && let Some(java) = present(accepted)?
             {
                 return Ok(java);
             }
         }
     }
-    bail!("no Java {OLDEST} or newer was found: install a Java {CURRENT} runtime or set JAVA_HOME")
+    let (oldest, newest) = accepted.clone().into_inner();
+    let versions = if newest == u32::MAX {
+        format!("{oldest} or newer")
+    } else {
+        format!("{oldest} to {newest}")
+    };
+    bail!("no Java {versions} was found: install such a runtime or set JAVA_HOME")
 }
 
-fn best() -> Option<Java> {
+/// The best Java of `accepted` versions that is here.
+pub fn present(accepted: &RangeInclusive<u32>) -> Result<Option<Java>> {
+    if let Some(home) = std::env::var_os(CHOICE).map(PathBuf::from) {
+        let java = usable(home)
+            .with_context(|| format!("{CHOICE} names no Java that the servers' user can reach"))?;
+        return Ok(accepted.contains(&java.major).then_some(java));
+    }
     let mut homes: Vec<PathBuf> =
         std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
     homes.extend(locate::entries("/usr/lib/jvm"));
@@ -60,17 +66,15 @@ fn best() -> Option<Java> {
     if let Some(real) = locate::which("java").and_then(|file| file.canonicalize().ok()) {
         homes.extend(real.parent().and_then(Path::parent).map(Path::to_path_buf));
     }
-    homes
-        .into_iter()
-        .filter_map(usable)
-        // One that is too new to be known comes after all that are known.
-        .max_by_key(|java| (java.major <= NEWEST_KNOWN, java.major))
+    let fitting =
+        homes.into_iter().filter_map(usable).filter(|java| accepted.contains(&java.major));
+    // One that is too new to be known comes after all that are known.
+    Ok(fitting.max_by_key(|java| (java.major <= NEWEST_KNOWN, java.major)))
 }
 
 fn usable(home: PathBuf) -> Option<Java> {
     let is_here = home.join("bin/java").is_file() && locate::is_reachable(&home);
-    let java = Java { major: is_here.then(|| major(&home))??, home };
-    (java.major >= OLDEST).then_some(java)
+    Some(Java { major: is_here.then(|| major(&home))??, home })
 }
 
 /// Reads the `release` file that every runtime carries, else asks `java -version`.

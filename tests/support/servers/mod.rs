@@ -2,12 +2,14 @@
 //!
 //! Order of preference: servers the environment points at (`WALDEX_TEST_POSTGRES_URL`,
 //! `WALDEX_TEST_ELASTICSEARCH_URL`, `WALDEX_TEST_OPENSEARCH_URL`), installed ones, artefacts
-//! fetched with Maven, Docker, the system's packages. A request for an exact version skips the
-//! installed ones. The first use of a shared server starts it; all calls here block.
+//! fetched with Maven, Docker, the system's packages. An exact version, which a test or
+//! `WALDEX_TEST_SERVERS` may ask for, skips the first two. The first use of a shared server starts
+//! it; all calls here block.
 
 pub mod artefacts;
 pub mod backend;
 pub mod data_copy;
+pub mod data_file;
 pub mod docker;
 pub mod elasticsearch;
 pub mod java;
@@ -16,6 +18,7 @@ pub mod opensearch;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod releases;
 pub mod search_node;
 pub mod watchdog;
 
@@ -35,10 +38,21 @@ fn shared<T>(cell: &'static Shared<T>, start: impl FnOnce() -> Result<T>) -> Res
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// The newest PostgreSQL, shared by all tests of this process.
+/// The newest PostgreSQL, or the chosen one, shared by all tests of this process.
 pub fn shared_postgres() -> Result<&'static Postgres> {
     static SERVER: Shared<Postgres> = OnceLock::new();
     shared(&SERVER, || Postgres::obtain(Version::Newest))
+}
+
+/// One that is at least of this major version, for what older ones lack, shared likewise.
+pub fn shared_postgres_since(major: u32) -> Result<&'static Postgres> {
+    static SERVER: Shared<Postgres> = OnceLock::new();
+    match releases::chosen()?.postgres {
+        Some(chosen) if chosen.major()? < major => {
+            shared(&SERVER, || Postgres::obtain(Version::Major(releases::newest_postgres()?)))
+        }
+        _ => shared_postgres(),
+    }
 }
 
 /// PostgreSQL 14, shared likewise.

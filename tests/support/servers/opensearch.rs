@@ -6,34 +6,29 @@ use super::artefacts::{self, Artefact};
 use super::backend::Backend;
 use super::docker::Container;
 use super::java;
-use super::locate::{self, say};
+use super::locate;
 use super::ports;
+use super::releases::{self, OPENSEARCH, Release};
 use super::search_node::{Flavour, Installation, NodeOptions, SearchNode};
 
-const NEWEST: &str = "3.3.0";
-/// The newest that runs on Java 17.
-const ON_JAVA_17: &str = "2.19.0";
-
-/// A node that tests may share: the one `WALDEX_TEST_OPENSEARCH_URL` points at, else a new one of
-/// the newest version this machine's Java can run.
+/// A node that tests may share: of the chosen release, else the one that `WALDEX_TEST_OPENSEARCH_URL`
+/// points at, else a new one.
 pub fn obtain() -> Result<SearchNode> {
+    let chosen = releases::chosen()?.opensearch;
     match std::env::var("WALDEX_TEST_OPENSEARCH_URL") {
-        Ok(url) => SearchNode::given(Flavour::OpenSearch, &url),
-        Err(_) => start(&NodeOptions::default()),
+        Ok(url) if chosen.is_none() => SearchNode::given(Flavour::OpenSearch, &url),
+        _ => start(&NodeOptions::default()),
     }
 }
 
-/// Starts a node of one's own and waits until it is ready.
+/// Starts a node of one's own and waits until it is ready: of the chosen release, else of the newest that
+/// this machine's Java can run.
 pub fn start(options: &NodeOptions) -> Result<SearchNode> {
-    let fetched = java::find().and_then(|java| {
-        let version = if java.major >= java::CURRENT {
-            NEWEST
-        } else {
-            say(&format!("Java is {}: OpenSearch {ON_JAVA_17}, not {NEWEST}", java.major));
-            ON_JAVA_17
-        };
-        Ok((artefacts::fetch(Artefact::OpenSearch(version))?, java))
-    });
+    let chosen = releases::chosen()?.opensearch;
+    let fetched =
+        releases::with_java("OpenSearch", &OPENSEARCH, chosen).and_then(|(release, java)| {
+            Ok((artefacts::fetch(Artefact::OpenSearch(release.version))?, java))
+        });
     match fetched {
         Ok((home, java)) => {
             let installation = Installation {
@@ -46,7 +41,8 @@ pub fn start(options: &NodeOptions) -> Result<SearchNode> {
             };
             SearchNode::start(&installation, options)
         }
-        Err(trouble) if locate::has_docker() => start_docker(options).context(trouble),
+        Err(trouble) if locate::has_docker() => start_docker(chosen, options).context(trouble),
+        Err(trouble) if chosen.is_some() => Err(trouble),
         Err(trouble) => bail!(
             "no OpenSearch can be had: install a Java {} runtime and Maven, or set \
              WALDEX_TEST_OPENSEARCH_URL ({trouble:#})",
@@ -55,7 +51,8 @@ pub fn start(options: &NodeOptions) -> Result<SearchNode> {
     }
 }
 
-fn start_docker(options: &NodeOptions) -> Result<SearchNode> {
+fn start_docker(chosen: Option<&'static Release>, options: &NodeOptions) -> Result<SearchNode> {
+    let version = chosen.unwrap_or_else(|| releases::newest(&OPENSEARCH)).version;
     let port = ports::free()?;
     let heap = options.heap_mib;
     let mut args = vec!["-p".to_owned(), format!("127.0.0.1:{port}:9200")];
@@ -68,7 +65,7 @@ fn start_docker(options: &NodeOptions) -> Result<SearchNode> {
     ] {
         args.extend(["-e".to_owned(), variable]);
     }
-    args.push(format!("opensearchproject/opensearch:{NEWEST}"));
+    args.push(format!("opensearchproject/opensearch:{version}"));
     let container = Backend::Docker(Container::start(&args)?);
     SearchNode::on_port(Flavour::OpenSearch, port, None, container)
 }

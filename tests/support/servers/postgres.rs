@@ -17,6 +17,7 @@ use super::docker::Container;
 use super::locate::{self, InstalledPostgres};
 use super::ports;
 use super::process::{Launch, Process, wait_ready};
+use super::releases::{self, POSTGRES, Release};
 use super::watchdog::Watchdog;
 
 /// Superuser of every throwaway server.
@@ -24,8 +25,6 @@ pub const USER: &str = "postgres";
 /// Its password.
 pub const PASSWORD: &str = "waldex-throwaway";
 
-const NEWEST: &str = "18.3.0";
-const FOURTEEN: &str = "14.15.0";
 const START_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Which PostgreSQL.
@@ -33,9 +32,11 @@ const START_DEADLINE: Duration = Duration::from_secs(90);
 pub enum Version {
     /// What is at hand, from 14 on.
     Any,
-    /// The newest that is supported.
+    /// The one that is chosen for the tests, else the newest that is supported.
     Newest,
-    /// This major version: 14 or the newest.
+    /// The one that is chosen if it is at least this major version, else the newest: for what older ones lack.
+    AtLeast(u32),
+    /// This major version, whatever is chosen.
     Major(u32),
 }
 
@@ -58,8 +59,10 @@ impl Postgres {
     /// A server that tests may share: the one `WALDEX_TEST_POSTGRES_URL` points at unless an exact
     /// version is wanted, else a new one.
     pub fn obtain(version: Version) -> Result<Self> {
+        let chosen = releases::chosen()?.postgres.is_some();
+        let is_exact = matches!(version, Version::Major(_)) || chosen;
         let pointed = std::env::var("WALDEX_TEST_POSTGRES_URL").ok();
-        if let Some(url) = pointed.filter(|_| !matches!(version, Version::Major(_))) {
+        if let Some(url) = pointed.filter(|_| !is_exact) {
             let url = Url::parse(&url).context("WALDEX_TEST_POSTGRES_URL is not a URL")?;
             return Ok(Self { url, backend: Backend::Given });
         }
@@ -129,10 +132,7 @@ impl Postgres {
 
     fn start_docker(version: Version, options: &Options) -> Result<Self> {
         let port = ports::free()?;
-        let image = match version {
-            Version::Any | Version::Newest => "postgres:18".to_owned(),
-            Version::Major(major) => format!("postgres:{major}"),
-        };
+        let image = format!("postgres:{}", version.release()?.line);
         let mut args = vec![
             "-e".to_owned(),
             format!("POSTGRES_PASSWORD={PASSWORD}"),
@@ -182,11 +182,19 @@ impl Postgres {
 
     /// Creates a database for one test; its name starts with `label`.
     pub async fn create_database(&self, label: &str) -> Result<Database> {
+        self.create_database_in(label, "UTF8").await
+    }
+
+    /// The same in another encoding.
+    pub async fn create_database_in(&self, label: &str, encoding: &str) -> Result<Database> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{label}_{}_{number}", std::process::id());
         let client = crate::support::sql::connect(self.url()).await?;
-        client.batch_execute(&format!("create database \"{name}\" template template0")).await?;
+        let create = format!(
+            "create database \"{name}\" encoding '{encoding}' locale 'C' template template0"
+        );
+        client.batch_execute(&create).await?;
         Ok(Database { url: self.database_url(&name), name })
     }
 
@@ -218,6 +226,14 @@ impl Postgres {
                 container.wait_until(limit, &["pg_isready", "-h", "127.0.0.1", "-U", USER])
             }
             Backend::Local(process) => wait_ready(process, limit, || is_ready(process)),
+        }
+    }
+
+    /// The last lines of its log; none of a server that is not a process of ours.
+    pub fn log_tail(&self) -> String {
+        match &self.backend {
+            Backend::Local(process) => process.log_tail(),
+            Backend::Given | Backend::Docker(_) => String::new(),
         }
     }
 
@@ -263,26 +279,33 @@ fn is_ready(process: &Process) -> bool {
         && matches!(lines.get(7), Some(&("ready" | "standby")))
 }
 
-fn binaries(version: Version) -> Result<PathBuf> {
-    let installed = |accepts: fn(u32) -> bool| {
-        locate::installed_postgres(accepts).map(|InstalledPostgres { bin, .. }| bin)
-    };
-    let artefact = match version {
-        Version::Any => {
-            if let Some(bin) = installed(|major| major >= 14) {
-                return Ok(bin);
-            }
-            NEWEST
+impl Version {
+    fn release(self) -> Result<&'static Release> {
+        let newest = || releases::newest(&POSTGRES);
+        let chosen = releases::chosen()?.postgres.unwrap_or_else(newest);
+        match self {
+            Self::Major(major) => releases::postgres(major),
+            Self::Any | Self::Newest => Ok(chosen),
+            Self::AtLeast(major) if chosen.major()? >= major => Ok(chosen),
+            Self::AtLeast(_) => Ok(newest()),
         }
-        Version::Newest | Version::Major(18) => NEWEST,
-        Version::Major(14) => FOURTEEN,
-        Version::Major(other) => bail!("PostgreSQL {other} is not among the test servers"),
+    }
+}
+
+fn binaries(version: Version) -> Result<PathBuf> {
+    let installed = || {
+        let found = locate::installed_postgres(|major| major >= 14);
+        found.map(|InstalledPostgres { bin, .. }| bin)
     };
-    match artefacts::fetch(Artefact::Postgres(artefact)) {
+    let is_open = version == Version::Any && releases::chosen()?.postgres.is_none();
+    if let Some(bin) = installed().filter(|_| is_open) {
+        return Ok(bin);
+    }
+    match artefacts::fetch(Artefact::Postgres(version.release()?.version)) {
         Ok(home) => Ok(home.join("bin")),
-        Err(trouble) if version == Version::Any && !locate::has_docker() => {
+        Err(trouble) if is_open && !locate::has_docker() => {
             locate::install(&["postgresql"]).context(trouble).context(MISSING)?;
-            installed(|major| major >= 14).context(MISSING)
+            installed().context(MISSING)
         }
         Err(trouble) => Err(trouble.context(MISSING)),
     }

@@ -258,6 +258,8 @@ fn write_configuration(
         format!("transport.port: {}", ports::free()?),
         "discovery.type: single-node".to_owned(),
         "cluster.routing.allocation.disk.threshold_enabled: false".to_owned(),
+        // Every test of a shared node leaves its indices behind.
+        "cluster.max_shards_per_node: 5000".to_owned(),
     ];
     lines.extend(installation.settings.iter().chain(&options.settings).cloned());
     fs::write(config.join(format!("{name}.yml")), lines.join("\n") + "\n")?;

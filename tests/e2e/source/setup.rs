@@ -1,0 +1,58 @@
+//! `setup --apply` as a role that may do only some of it.
+
+use anyhow::{Result, ensure};
+
+use crate::support::refusal::{CommandLine, complaints};
+use crate::support::servers::{shared_elasticsearch, shared_postgres};
+use crate::support::stage::Stage;
+
+async fn stage_and_role(label: &str) -> Result<(Stage<'static>, String)> {
+    let stage = Stage::new(label, shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.execute("create table t (id int primary key, v text)").await?;
+    stage.execute("insert into t values (1, 'one')").await?;
+    let role = format!("{}_role", stage.name());
+    Ok((stage, role))
+}
+
+fn line(stage: &Stage<'_>, role: &str) -> Result<CommandLine> {
+    let mut line = CommandLine::of(stage).with_role(role, "x")?;
+    line.config = Some(format!("tables:\n  - table: t\n    index: {}\n", stage.index("t")));
+    Ok(line)
+}
+
+/// What it lacks is named with the SQL for whoever may run it; then it finds everything there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_do_it_names_what_is_missing_and_does_the_rest() -> Result<()> {
+    let (stage, role) = stage_and_role("apply_role").await?;
+    stage.execute(&format!("create role {role} login replication password 'x'")).await?;
+    let line = line(&stage, &role)?;
+    let name = stage.name();
+    let applied = line.finish(&["setup", "--apply"]).await?;
+    let missing = complaints(applied.expect_code(1)?);
+    ensure!(missing.iter().any(|it| it.what.contains("no publication")), "{applied:?}");
+    ensure!(applied.stdout.iter().any(|it| it.starts_with("note: skipped")), "{applied:?}");
+    let slot = format!("select 1 from pg_replication_slots where slot_name = '{name}'");
+    ensure!(super::holds(&stage, &slot).await, "the slot, which it may make, was not made");
+    for problem in &missing {
+        stage.execute(&problem.fix).await?;
+    }
+    stage.execute(&format!("grant select on t to {role}")).await?;
+    let applied = line.succeed(&["setup", "--apply"]).await?;
+    let last = applied.stdout.last();
+    ensure!(last.is_some_and(|last| last.starts_with("applied: ")), "{applied:?}");
+    line.succeed(&["run", "--until", "current"]).await?;
+    stage.assert_equal("t", "id", &["id", "v"]).await?;
+    stage.execute(&format!("select pg_drop_replication_slot('{name}')")).await?;
+    stage.execute(&format!("drop owned by {role}; drop role {role}")).await
+}
+
+/// It would log in as the role that it is to make.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_not_there_cannot_make_itself() -> Result<()> {
+    let (stage, role) = stage_and_role("apply_none").await?;
+    let refused = line(&stage, &role)?.finish(&["setup", "--apply"]).await?;
+    let found = complaints(refused.expect_code(1)?);
+    let way = "`waldex setup` prints SQL that makes the role";
+    ensure!(found.len() == 1 && found[0].fix.contains(way), "{found:#?}");
+    Ok(())
+}
