@@ -238,7 +238,7 @@ async fn a_column_added_before_the_first_load_of_its_table_is_mapped() -> Result
     let writer = crate::support::sql::connect(&stage.database.url).await?;
     // The slot first, which waits for open transactions, too.
     let mut running = stage.run()?;
-    running.wait_for_line(LIMIT, "live").await?;
+    running.wait_for_line(LIMIT, "\"live\"").await?;
     running.stop(LIMIT).await?;
     crate::support::sql::batch(&writer, "begin; insert into a values (2)").await?;
     let mut held = stage.waldex("run")?.arg("--reload").spawn()?;
