@@ -9,6 +9,8 @@ pub struct Problem {
     pub fix: String,
     /// Who or what does that.
     pub cure: Cure,
+    /// The table that it is about, schema-qualified as the state has it; none if it is about more than one.
+    pub table: Option<String>,
 }
 
 /// How a problem goes away.
@@ -48,7 +50,13 @@ pub struct Findings {
 impl Problem {
     /// One that somebody has to put right.
     pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what: what.into(), fix: fix.into(), cure: Cure::ByHand }
+        Self { what: what.into(), fix: fix.into(), cure: Cure::ByHand, table: None }
+    }
+
+    /// The same, of one table.
+    #[must_use]
+    pub fn of_table(self, schema: &str, name: &str) -> Self {
+        Self { table: Some(format!("{schema}.{name}")), ..self }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::findings::{Cure, Findings, Note, Problem};
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::{catalog, preflight};
 use crate::run::continuity::Source;
+use crate::run::newcomers::Newcomers;
 use crate::run::{continuity, fitness, foreign, start, tables};
 use crate::settings::Settings;
 
@@ -72,7 +73,7 @@ async fn continuity(
     source: Option<Source>,
     found: &mut Findings,
 ) {
-    if let Some(plan) = note(tables::plan(session, settings).await, found) {
+    if let Some(plan) = note(tables::plan(session, settings, &Newcomers::default()).await, found) {
         for table in &plan.tables {
             let refused = foreign::refuse_foreign_index(client, &table.settings.index).await;
             note(refused, found);

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::pipeline::PipelineError;
 use crate::postgres::reselect::reselect;
 use crate::postgres::session::{Purpose, Session};
+use crate::run::newcomers::Newcomers;
 use crate::run::tables::{self, Plan, PlannedTable};
 use crate::run::writers::wait_for_commits;
 use crate::settings::Settings;
@@ -59,11 +60,12 @@ impl Retry {
     /// Connects to both sides and plans the tables.
     pub(super) async fn open(settings: &Settings, client: Client) -> Result<Self, Error> {
         let control = Session::connect(&settings.postgres, Purpose::Control).await?;
-        let plan = tables::plan(&control, settings).await?;
         let session = Session::connect(&settings.postgres, Purpose::Snapshot).await?;
         let slot = &settings.postgres.slot;
         let store = StateStore::new(client.clone(), slot, "dead-letters".to_owned());
         let state = store.read().await?;
+        let newcomers = Newcomers::of(settings, state.as_ref());
+        let plan = tables::plan(&control, settings, &newcomers).await?;
         let gate = Gate::new(&settings.elasticsearch, Right::unfenced());
         let retries = settings.elasticsearch.max_retries;
         let writer = Writer::new(Sender::new(client.clone()), gate, retries);

@@ -13,6 +13,7 @@ use crate::postgres::catalog;
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::slot::SlotFacts;
 use crate::run::continuity::{self, Source};
+use crate::run::newcomers::Newcomers;
 use crate::run::{seconds_since, start, tables};
 use crate::settings::Settings;
 
@@ -61,7 +62,8 @@ async fn proof(
         return Ok(Some(gap));
     }
     // What keeps the tables from being planned is told by `check`.
-    let Ok(plan) = tables::plan(session, settings).await else { return Ok(None) };
+    let newcomers = Newcomers::of(settings, state);
+    let Ok(plan) = tables::plan(session, settings, &newcomers).await else { return Ok(None) };
     match start::account_for_indices(client, &plan, state).await {
         Ok(()) => Ok(None),
         Err(Error::NeedsResync(gap)) => Ok(Some(gap)),
@@ -119,6 +121,7 @@ fn report(
             "seconds": lease.duration_ms / 1000, "orphaned": lease.is_orphaned(),
         }))),
         "tables": tables,
+        "left_out": state.map(|state| &state.left_out).filter(|it| !it.is_empty()),
     })
 }
 

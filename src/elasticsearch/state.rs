@@ -61,6 +61,9 @@ pub struct State {
     pub lease: Option<Lease>,
     /// By schema-qualified name.
     pub tables: BTreeMap<String, TableState>,
+    /// Tables of the publication that are not kept, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
 }
 
 /// What is remembered of one table.
@@ -126,6 +129,7 @@ impl State {
             instance: String::new(),
             lease: None,
             tables: BTreeMap::new(),
+            left_out: BTreeMap::new(),
         }
     }
 
@@ -273,7 +277,12 @@ mod tests {
     fn reached(lsn: u64) -> DurableLsn {
         let batch = BatchLimits { documents_max: 1, bytes_max: 1, pace_ms: 0 };
         let limits = Limits { lanes: 1, batch, memory_budget_bytes: 1 };
-        let plan = Plan { tables: Vec::new(), as_of: Lsn::ZERO, takes_new_tables: false };
+        let plan = Plan {
+            tables: Vec::new(),
+            as_of: Lsn::ZERO,
+            takes_new_tables: false,
+            left_out: std::collections::BTreeSet::new(),
+        };
         let mut pipeline = Pipeline::new(plan, Epoch(0), limits);
         let keepalive = [b"k".as_slice(), &lsn.to_be_bytes(), &[0; 9]].concat();
         assert!(pipeline.push_frame(&keepalive).unwrap().is_none());

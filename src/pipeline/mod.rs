@@ -16,7 +16,7 @@ mod row;
 mod target;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use counters::Counters;
@@ -121,6 +121,8 @@ pub struct Plan {
     pub as_of: Lsn,
     /// Whether a table that is not planned, met in a later transaction, must be, too.
     pub takes_new_tables: bool,
+    /// But not these, by OID.
+    pub left_out: BTreeSet<u32>,
 }
 
 /// The state machine.
@@ -128,6 +130,7 @@ pub struct Pipeline {
     tables: HashMap<(String, String), Arc<TablePlan>>,
     planned_as_of: Lsn,
     takes_new_tables: bool,
+    left_out: BTreeSet<u32>,
     /// By OID; `None` is a published table that is not wanted.
     relations: HashMap<u32, Option<Target>>,
     epoch: Epoch,
@@ -164,6 +167,7 @@ impl Pipeline {
             tables: plan.tables.into_iter().map(by_name).collect(),
             planned_as_of: plan.as_of,
             takes_new_tables: plan.takes_new_tables,
+            left_out: plan.left_out,
             relations: HashMap::new(),
             epoch,
             limits,
@@ -310,6 +314,7 @@ impl Pipeline {
         let target = plan.map(|(_, plan)| Target::new(Arc::clone(plan), relation));
         let is_as_planned = match (&target, plan) {
             (Some(target), Some((planned, _))) => target.is_as_planned() && *planned == name,
+            _ if self.left_out.contains(&relation.oid) => true,
             _ => !self.takes_new_tables && !self.tables.contains_key(&name),
         };
         if is_newer && !is_as_planned {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::newcomers::{self, Newcomers};
 use super::progress::Progress;
 use super::rebuild;
 use super::shutdown::Shutdown;
@@ -24,7 +25,7 @@ use crate::elasticsearch::retry::Backoff;
 use crate::elasticsearch::state::{State, StateError};
 use crate::elasticsearch::store::{Found, StateStore};
 use crate::error::{Class, Error};
-use crate::findings::{Cure, Findings, Note};
+use crate::findings::{Cure, Findings, Note, Problem};
 use crate::lsn::Lsn;
 use crate::postgres::session::{Purpose, Session};
 use crate::postgres::{catalog, preflight};
@@ -97,9 +98,10 @@ impl<'a> Beginning<'a> {
     async fn start(&mut self, reload: &Reload) -> Result<Started, Error> {
         let Self { settings, client, store, making, .. } = *self;
         let session = Session::connect(&settings.postgres, Purpose::Control).await?;
-        let found = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+        let mut found = preflight::check(&session, &settings.postgres, &settings.tables).await?;
+        let newcomers = self.newcomers(&mut found, reload).await?;
         let Passed { busy, mut notes } = refuse(found, reload)?;
-        let plan = tables::plan(&session, settings).await?;
+        let mut plan = tables::plan(&session, settings, &newcomers).await?;
         let found = store.find().await?;
         if let Err(held) = self.refuse_held(found.as_ref()) {
             // Another source's lease would be waited for in vain.
@@ -110,6 +112,8 @@ impl<'a> Beginning<'a> {
         if let Some(busy) = busy {
             return Err(busy);
         }
+        newcomers::leave_out_foreign(client, &mut plan, &newcomers).await?;
+        newcomers::say(&plan.left_out);
         let known = found.as_ref().map(|found| &found.state);
         let found_unfit = fitness::look(client, &plan, known).await?;
         notes.extend(refuse(found_unfit, reload)?.notes);
@@ -122,6 +126,26 @@ impl<'a> Beginning<'a> {
             Some(Until::Lsn(lsn)) => Some(lsn),
         };
         Ok(Started { session, plan, state, until, notes })
+    }
+
+    /// What may be left out; what is in the way of that alone is taken from `found`.
+    async fn newcomers(&self, found: &mut Findings, reload: &Reload) -> Result<Newcomers, Error> {
+        let is_general = |problem: &&Problem| problem.table.is_none();
+        if !self.settings.tables.is_empty() {
+            return Ok(Newcomers::default());
+        }
+        let state = match self.store.find().await {
+            Ok(state) => state,
+            Err(error) => {
+                // What is in the way for certain need not wait for the cluster.
+                let problems = found.problems.iter().filter(is_general).cloned().collect();
+                refuse(Findings { problems, notes: Vec::new() }, reload)?;
+                return Err(error.into());
+            }
+        };
+        let mut newcomers = Newcomers::of(self.settings, state.as_ref().map(|found| &found.state));
+        newcomers.take_from(&mut found.problems);
+        Ok(newcomers)
     }
 
     /// The lease of another, unless that is gone or has let it run out before our eyes.

@@ -4,6 +4,7 @@
 //! Reads the named slot if it is there and idle, else a temporary one that ends with the connection and
 //! shows what changes from now on.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
+use super::newcomers::Newcomers;
 use super::shutdown::Shutdown;
 use super::slot_creation::{Making, create_over};
 use super::stream::Clock;
@@ -47,7 +49,7 @@ pub async fn dry_run(
     if !problems.is_empty() {
         return Err(Error::Preflight(problems));
     }
-    let plan = tables::plan(&session, settings).await?;
+    let plan = tables::plan(&session, settings, &Newcomers::default()).await?;
     let making = Making::default();
     let mut stream = tokio::select! {
         () = shutdown.requested() => {
@@ -64,7 +66,12 @@ pub async fn dry_run(
     let tables = plan.tables.iter().map(|table| table.plan(1, &plan.types));
     let tables = tables.collect::<Result<_, _>>()?;
     // Shows the tables as they are planned now, for as long as it runs.
-    let planned = pipeline::Plan { tables, as_of: Lsn::new(u64::MAX), takes_new_tables: false };
+    let planned = pipeline::Plan {
+        tables,
+        as_of: Lsn::new(u64::MAX),
+        takes_new_tables: false,
+        left_out: BTreeSet::new(),
+    };
     let mut pipeline = Pipeline::new(planned, Epoch(0), limits(settings));
     pipeline.freeze();
     let rows_session = Arc::new(Session::connect(postgres, Purpose::Snapshot).await?);

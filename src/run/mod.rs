@@ -13,6 +13,7 @@ mod generations;
 mod lanes;
 mod letters;
 mod load;
+pub mod newcomers;
 mod opening;
 mod pace;
 mod progress;

@@ -178,6 +178,7 @@ impl Run<'_> {
             tables: tables.collect::<Result<_, _>>()?,
             as_of: plan.as_of,
             takes_new_tables: plan.takes_new_tables,
+            left_out: plan.left_out.iter().map(|it| it.published.relation.oid).collect(),
         };
         Ok(Pipeline::new(planned, Epoch(state.epoch), limits(self.settings)))
     }

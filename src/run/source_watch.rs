@@ -81,6 +81,8 @@ impl Drop for Watch {
 struct Planned {
     /// By schema and name.
     tables: BTreeMap<(String, String), PublishedTable>,
+    /// Those that were not fit to be kept.
+    left_out: BTreeMap<(String, String), PublishedTable>,
     takes_new_tables: bool,
 }
 
@@ -88,7 +90,8 @@ impl Planned {
     fn of(plan: &Plan) -> Self {
         let published = plan.tables.iter().map(|table| table.published.clone());
         Self {
-            tables: published.map(|table| (name_of(&table), table)).collect(),
+            tables: published.map(named).collect(),
+            left_out: plan.left_out.iter().map(|it| named(it.published.clone())).collect(),
             takes_new_tables: plan.takes_new_tables,
         }
     }
@@ -127,7 +130,15 @@ impl Planned {
                 return Some(format!("{} has other partitions", shown()));
             }
         }
-        let is_new = |table: &&PublishedTable| !self.tables.contains_key(&name_of(table));
+        for (name, before) in &self.left_out {
+            if published.iter().find(|table| name_of(table) == *name) != Some(before) {
+                return Some(format!("{}.{}, which was left out, has changed", name.0, name.1));
+            }
+        }
+        let is_new = |table: &&PublishedTable| {
+            let name = name_of(table);
+            !self.tables.contains_key(&name) && !self.left_out.contains_key(&name)
+        };
         let new = published.iter().find(is_new).filter(|_| self.takes_new_tables)?;
         let (schema, name) = name_of(new);
         Some(format!("{schema}.{name} is in the publication now"))
@@ -136,6 +147,10 @@ impl Planned {
 
 fn name_of(table: &PublishedTable) -> (String, String) {
     (table.relation.schema.clone(), table.relation.name.clone())
+}
+
+fn named(table: PublishedTable) -> ((String, String), PublishedTable) {
+    (name_of(&table), table)
 }
 
 struct Looker {

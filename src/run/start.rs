@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::continuity::{self, Source};
 use super::foreign::refuse_foreign_index;
 use super::generations::{choose_generation, create_missing};
+use super::newcomers;
 use super::schema::partitions;
 use super::slot_creation::{Making, create_slot};
 use super::tables::{Plan, PlannedTable};
@@ -182,6 +183,7 @@ async fn establish(
         }
         state.tables.insert(name, entry);
     }
+    state.left_out = newcomers::remembered(&plan.left_out);
     // The state first: an index without a state that names it could not be accounted for.
     store.write(&state).await?;
     create_missing(client, store, plan, &state).await?;

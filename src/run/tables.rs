@@ -17,6 +17,8 @@ use crate::postgres::catalog::{self, PublishedTable};
 use crate::postgres::session::Session;
 use crate::settings::{Settings, TableSettings};
 
+use super::newcomers::{LeftOut, Newcomers, problem_of};
+
 /// One table, as published and as configured.
 #[derive(Clone, Debug)]
 pub struct PlannedTable {
@@ -64,24 +66,41 @@ pub struct Plan {
     pub as_of: Lsn,
     /// Whether every table of the publication is wanted.
     pub takes_new_tables: bool,
+    /// Those that are wanted, too, and cannot be kept.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Matches the publication's tables with the configuration. Preflight has found every configured table.
 ///
 /// # Errors
-/// A table that cannot be projected or indexed as configured; the catalog's.
-pub async fn plan(session: &Session, settings: &Settings) -> Result<Plan, Error> {
+/// A table that cannot be projected or indexed as configured, unless it may be left out; the catalog's.
+pub async fn plan(
+    session: &Session,
+    settings: &Settings,
+    newcomers: &Newcomers,
+) -> Result<Plan, Error> {
     let term = Term::of(settings.elasticsearch.request_timeout);
     let as_of = catalog::flush_lsn(session).await?;
     let published = catalog::published_tables(session, &settings.postgres.publication).await?;
     let types = learn_types(session, &published).await?;
-    let mut tables = Vec::new();
+    let (mut tables, mut left_out) = (Vec::new(), Vec::new());
     for table in published {
         let Some(configured) = configured(settings, &table) else { continue };
-        tables.push(planned(table, configured, &types, term)?);
+        let name = format!("{}.{}", configured.schema, configured.table);
+        if let Some(problem) = newcomers.unfit(&name) {
+            left_out.push(LeftOut { published: table, problem: problem.clone() });
+            continue;
+        }
+        match planned(table.clone(), configured, &types, term) {
+            Ok(planned) => tables.push(planned),
+            Err(error) if newcomers.may_leave(&name) => {
+                left_out.push(LeftOut { published: table, problem: problem_of(error)? });
+            }
+            Err(error) => return Err(error),
+        }
     }
-    refuse_shared_indices(&tables)?;
-    Ok(Plan { tables, types, as_of, takes_new_tables: settings.tables.is_empty() })
+    let tables = with_indices_of_their_own(tables, newcomers, &mut left_out)?;
+    Ok(Plan { tables, types, as_of, takes_new_tables: settings.tables.is_empty(), left_out })
 }
 
 async fn learn_types(
@@ -136,19 +155,41 @@ fn planned(
     Ok(PlannedTable { published, settings, index_body, fields })
 }
 
-fn refuse_shared_indices(tables: &[PlannedTable]) -> Result<(), Error> {
-    let mut by_index: BTreeMap<&str, &PlannedTable> = BTreeMap::new();
-    for table in tables {
-        if let Some(other) = by_index.insert(&table.settings.index, table) {
-            let (first, second) = (other.name(), table.name());
-            return Err(Error::Configuration {
-                what: format!(
-                    "tables \"{first}\" and \"{second}\" would share the index \"{}\"",
-                    table.settings.index
-                ),
-                fix: format!("set tables[].index for {second}"),
-            });
+/// Two tables cannot share an index; of those that do, the one that is kept already goes first.
+fn with_indices_of_their_own(
+    tables: Vec<PlannedTable>,
+    newcomers: &Newcomers,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<Vec<PlannedTable>, Error> {
+    let mut by_index: BTreeMap<String, String> = BTreeMap::new();
+    let (new, kept): (Vec<_>, Vec<_>) =
+        tables.into_iter().partition(|table| newcomers.may_leave(&table.name()));
+    let mut owners = Vec::new();
+    for table in kept.into_iter().chain(new) {
+        let (index, name) = (table.settings.index.clone(), table.name());
+        match by_index.get(&index) {
+            None => {
+                by_index.insert(index, name);
+                owners.push(table);
+            }
+            Some(other) => {
+                let shared = shared_index(other, &name, &index);
+                if !newcomers.may_leave(&name) {
+                    return Err(shared);
+                }
+                left_out.push(LeftOut { published: table.published, problem: problem_of(shared)? });
+            }
         }
     }
-    Ok(())
+    let place =
+        |table: &PlannedTable| (table.settings.schema.clone(), table.settings.table.clone());
+    owners.sort_by_key(place);
+    Ok(owners)
+}
+
+fn shared_index(first: &str, second: &str, index: &str) -> Error {
+    Error::Configuration {
+        what: format!("tables \"{first}\" and \"{second}\" would share the index \"{index}\""),
+        fix: format!("set tables[].index for {second}"),
+    }
 }

@@ -16,6 +16,7 @@ mod held;
 mod interleavings;
 mod lease;
 mod load;
+mod newcomers;
 mod nodes;
 mod obstacles;
 mod overload;

@@ -197,8 +197,12 @@ pub(crate) fn pipeline(world: &World) -> Pipeline {
             None => plan,
         }
     };
-    let plan =
-        Plan { tables: tables.map(plan).collect(), as_of: Lsn::ZERO, takes_new_tables: false };
+    let plan = Plan {
+        tables: tables.map(plan).collect(),
+        as_of: Lsn::ZERO,
+        takes_new_tables: false,
+        left_out: std::collections::BTreeSet::new(),
+    };
     let limits = Limits {
         lanes: 3,
         batch: BatchLimits { documents_max: 4, bytes_max: 1_000, pace_ms: 1 },

@@ -56,7 +56,10 @@ pub async fn check(
     let details = facts::published_details(session, &settings.publication).await?;
     let details = details.iter().filter(|it| is_wanted(tables, &it.schema, &it.name));
     let details: Vec<&PublishedDetails> = details.collect();
-    problems.extend(details.iter().flat_map(|it| detail_problems(it)));
+    for table in &details {
+        let found = detail_problems(table).into_iter();
+        problems.extend(found.map(|it| it.of_table(&table.schema, &table.name)));
+    }
     notes.extend(notes::of_tables(&details, &settings.publication, server.version_num));
     for table in tables {
         let is_it = |it: &&PublishedTable| {
@@ -73,7 +76,9 @@ pub async fn check(
     }
     for table in &published {
         if is_wanted(tables, &table.relation.schema, &table.relation.name) {
-            problems.extend(partitions::problems(session, table, &settings.publication).await?);
+            let (schema, name) = (&table.relation.schema, &table.relation.name);
+            let found = partitions::problems(session, table, &settings.publication).await?;
+            problems.extend(found.map(|it| it.of_table(schema, name)));
         }
     }
     if tables.is_empty() {
@@ -83,8 +88,11 @@ pub async fn check(
                 format!("ALTER PUBLICATION {} ADD TABLE …;", identifier(&settings.publication)),
             ));
         }
-        let of = |table| table_problems(table, &server, &settings.publication);
-        problems.extend(published.iter().flat_map(of));
+        for table in &published {
+            let (schema, name) = (&table.relation.schema, &table.relation.name);
+            let found = table_problems(table, &server, &settings.publication).into_iter();
+            problems.extend(found.map(|it| it.of_table(schema, name)));
+        }
         if publication.all_tables {
             notes.extend(notes::of_unlogged(&facts::unlogged_tables(session).await?));
         }

@@ -100,6 +100,7 @@ pub(super) fn slot_problem(name: &str, slot: &SlotFacts, database: &str) -> Opti
         what: format!("slot {quoted} is read by process {pid}"),
         fix: format!("stop the other reader; or SELECT pg_terminate_backend({pid});"),
         cure: Cure::ByWaiting { is_waldex },
+        table: None,
     })
 }
 
