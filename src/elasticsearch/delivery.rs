@@ -23,6 +23,8 @@ const BREAKS_TO_BELIEVE: u32 = 8;
 const OVERSIZE_BYTES_MIN: usize = 1024 * 1024;
 /// ... so often, with pauses of a minute in all, counts as too large.
 const LONE_OVERLOADS_TO_BELIEVE: u32 = 12;
+/// A pause so long is told whatever it is for: nothing may move meanwhile, and that is no reason for a restart.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// How far a delivery came.
 pub enum Delivered {
@@ -138,6 +140,9 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
     async fn enter(&mut self) -> Pass {
         let (tell, attempts) = (&mut self.tell, self.backoff.attempts());
         let waits = |hold: Hold| {
+            if matches!(hold, Hold::Asked(pause) if pause < LONG_PAUSE) {
+                return;
+            }
             let (cause, reason, pause) = hold.told();
             tell(Event::Waiting(Waiting { cause, reason, attempts, pause }));
         };
@@ -336,7 +341,7 @@ impl<'a, F: FnMut(Event)> Delivery<'a, F> {
 
     fn say(&mut self, cause: Cause, reason: String, pause: Duration) {
         let attempts = self.backoff.attempts();
-        if attempts > self.writer.quick_retries || cause.needs_operator() {
+        if attempts > self.writer.quick_retries || cause.needs_operator() || pause >= LONG_PAUSE {
             (self.tell)(Event::Waiting(Waiting { cause, reason, attempts, pause }));
         }
     }

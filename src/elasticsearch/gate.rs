@@ -30,6 +30,8 @@ pub struct Gate {
 pub enum Hold {
     /// The breaker, for so long.
     Breaker(Duration),
+    /// The server asked for a pause of so long.
+    Asked(Duration),
     /// The lease is not renewed.
     Lease(Failure),
 }
@@ -58,6 +60,9 @@ impl Hold {
             Self::Breaker(pause) => {
                 (Cause::Unreachable, "the circuit breaker is open".to_owned(), pause)
             }
+            Self::Asked(pause) => {
+                (Cause::Overload, "the cluster asked for a pause".to_owned(), pause)
+            }
             Self::Lease((cause, reason)) => (cause, reason, Duration::ZERO),
         }
     }
@@ -76,8 +81,8 @@ pub struct Pass {
 
 enum Entry {
     Go(Pass),
-    /// `true` if the breaker is why.
-    At(Instant, bool),
+    /// Not before, and why.
+    At(Instant, fn(Duration) -> Hold),
     Later,
 }
 
@@ -108,7 +113,7 @@ impl Gate {
             if held.is_err() {
                 return std::future::pending().await;
             }
-            let mut pass = self.pass(|pause| waits(Hold::Breaker(pause))).await;
+            let mut pass = self.pass(&mut waits).await;
             // It may have taken long.
             if self.right.holds() {
                 return pass;
@@ -119,7 +124,7 @@ impl Gate {
     }
 
     /// Waits for the breaker and the throttle.
-    async fn pass(&self, mut waits: impl FnMut(Duration)) -> Pass {
+    async fn pass(&self, mut waits: impl FnMut(Hold)) -> Pass {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
@@ -128,10 +133,8 @@ impl Gate {
             match self.try_enter() {
                 Entry::Go(pass) => return pass,
                 Entry::Later => changed.await,
-                Entry::At(at, by_breaker) => {
-                    if by_breaker {
-                        waits(at.saturating_duration_since(Instant::now()));
-                    }
+                Entry::At(at, hold) => {
+                    waits(hold(at.saturating_duration_since(Instant::now())));
                     tokio::select! {
                         () = changed => {}
                         () = tokio::time::sleep_until(at.into()) => {}
@@ -145,7 +148,7 @@ impl Gate {
         let now = Instant::now();
         let mut state = self.state();
         if let Some(until) = state.paused_until.filter(|until| *until > now) {
-            return Entry::At(until, false);
+            return Entry::At(until, Hold::Asked);
         }
         if state.in_flight >= state.throttle.requests() {
             return Entry::Later;
@@ -153,7 +156,7 @@ impl Gate {
         let is_probe = match state.breaker.admit(now) {
             Admission::Go => false,
             Admission::Probe => true,
-            Admission::At(until) => return Entry::At(until, true),
+            Admission::At(until) => return Entry::At(until, Hold::Breaker),
             Admission::AfterProbe => return Entry::Later,
         };
         state.in_flight += 1;

@@ -156,6 +156,11 @@ impl Writer {
         self.sender.bulk_timeout()
     }
 
+    /// How long a request may stay without an answer.
+    pub fn request_timeout(&self) -> Duration {
+        self.sender.client().request_timeout()
+    }
+
     /// Whether requests pause because most of them fail.
     pub fn circuit(&self) -> Circuit {
         self.gate.circuit()

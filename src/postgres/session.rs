@@ -51,6 +51,7 @@ pub struct Session {
     pub client: Client,
     encoding: Encoding,
     major_version: u32,
+    process_id: i32,
     /// Where it leads, if the server there is a standby.
     standby_at: Option<String>,
     ended: watch::Receiver<Option<Ended>>,
@@ -120,8 +121,10 @@ impl Session {
         if major_version >= pinned::TRANSACTION_TIMEOUT_SINCE_MAJOR {
             client.batch_execute(pinned::TRANSACTION_TIMEOUT_OFF).await?;
         }
+        let process_id =
+            client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let standby_at = is_standby.then(|| place.to_owned());
-        Ok(Self { client, encoding, major_version, standby_at, ended })
+        Ok(Self { client, encoding, major_version, process_id, standby_at, ended })
     }
 
     /// The encoding that suits this database; the replication connection needs the same.
@@ -132,6 +135,11 @@ impl Session {
     /// The server's major version, as 14 or 18.
     pub fn major_version(&self) -> u32 {
         self.major_version
+    }
+
+    /// The server's process, as `pg_stat_activity` has it.
+    pub fn process_id(&self) -> i32 {
+        self.process_id
     }
 
     /// Refuses a server that is a standby: it is not the source, though it may become that.

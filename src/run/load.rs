@@ -9,10 +9,11 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::time::{Duration, Instant, interval, sleep_until};
+use tokio::time::{Duration, Instant, interval, interval_at, sleep_until};
 use tracing::info;
 
 use super::lanes::{Lanes, Report};
+use super::locks::{LOOK_INTERVAL, names_holders};
 use super::progress::Progress;
 use super::shutdown::Shutdown;
 use super::stream::Clock;
@@ -38,6 +39,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// What a load works with.
 pub(crate) struct Loading<'a> {
     pub(crate) session: &'a Session,
+    /// Sees whom it waits for.
+    pub(crate) control: &'a Session,
     pub(crate) publication: &'a str,
     pub(crate) pipeline: &'a mut Pipeline,
     pub(crate) lanes: &'a mut Lanes,
@@ -66,12 +69,15 @@ impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
         self.pipeline.load(&table.relation)?;
-        if !self.wait_for_writers(table).await? {
+        let session = self.session;
+        if self.patiently(wait_for_writers(session, table.relation.oid)).await?.is_none() {
             return Ok(Loaded::Stopped);
         }
-        let snapshot = catalog::current_snapshot(self.session).await?;
-        if !self.is_as_planned(table).await? {
-            return Ok(Loaded::Outplanned);
+        let snapshot = catalog::current_snapshot(session).await?;
+        match self.patiently(is_as_planned(session, self.publication, table)).await? {
+            None => return Ok(Loaded::Stopped),
+            Some(false) => return Ok(Loaded::Outplanned),
+            Some(true) => {}
         }
         let mut place: Option<Vec<Vec<u8>>> = None;
         let mut rows = 0;
@@ -80,7 +86,10 @@ impl Loading<'_> {
             if !self.wait_until(Pipeline::wants_frame).await? {
                 return Ok(Loaded::Stopped);
             }
-            let lines = copy_chunk(self.session, table, place.as_deref(), CHUNK_ROWS).await?;
+            let lines = copy_chunk(session, table, place.as_deref(), CHUNK_ROWS);
+            let Some(lines) = self.patiently(lines).await? else {
+                return Ok(Loaded::Stopped);
+            };
             let Some(chunk) = self.take_chunk(table, lines).await? else {
                 return Ok(Loaded::Stopped);
             };
@@ -99,23 +108,27 @@ impl Loading<'_> {
         Ok(Loaded::Whole { rows, snapshot })
     }
 
-    /// Whether the snapshot, which is older than this question, shows the table with the columns that are
-    /// copied. Rows that it shows with further ones would lack them for good: the stream's copy of them is skipped.
-    async fn is_as_planned(&self, table: &PublishedTable) -> Result<bool, Error> {
-        let tables = catalog::published_tables(self.session, self.publication).await?;
-        Ok(tables.iter().any(|now| now.relation == table.relation))
-    }
-
-    /// Waits for whoever writes to the table; `false` if a stop was asked for.
-    async fn wait_for_writers(&mut self, table: &PublishedTable) -> Result<bool, Error> {
-        let mut waited = pin!(wait_for_writers(self.session, table.relation.oid));
+    /// Waits for what Postgres may take long for, while the lanes work; `None` if a stop was asked for.
+    async fn patiently<T>(
+        &mut self,
+        asked: impl Future<Output = Result<T, PostgresError>>,
+    ) -> Result<Option<T>, Error> {
+        let mut asked = pin!(asked);
         let mut ticks = interval(PROGRESS_INTERVAL);
+        let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
+            self.lanes.feed(self.pipeline, self.clock.now());
+            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
             tokio::select! {
                 biased;
-                () = self.shutdown.requested() => return Ok(false),
-                waited = &mut waited => return Ok(waited.map(|()| true)?),
+                () = self.shutdown.requested() => return Ok(None),
+                answer = &mut asked => return Ok(Some(answer?)),
                 _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+                _ = looks.tick() => {
+                    names_holders(self.control, self.session.process_id()).await;
+                }
+                report = self.lanes.report() => self.take_report(report)?,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         }
     }
@@ -199,6 +212,17 @@ impl Loading<'_> {
     fn take_report(&mut self, report: Report) -> Result<(), Error> {
         Ok(report.give_to(self.pipeline, self.progress)?)
     }
+}
+
+/// Whether the snapshot, which is older than this question, shows the table with the columns that are copied.
+/// Rows that it shows with further ones would lack them for good: the stream's copy of them is skipped.
+async fn is_as_planned(
+    session: &Session,
+    publication: &str,
+    table: &PublishedTable,
+) -> Result<bool, PostgresError> {
+    let tables = catalog::published_tables(session, publication).await?;
+    Ok(tables.iter().any(|now| now.relation == table.relation))
 }
 
 /// What a chunk held.

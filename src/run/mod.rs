@@ -13,6 +13,7 @@ mod generations;
 mod lanes;
 mod letters;
 mod load;
+mod locks;
 pub mod newcomers;
 mod opening;
 mod pace;

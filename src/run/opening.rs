@@ -120,6 +120,7 @@ impl Run<'_> {
             let rows_session = Session::connect(&self.settings.postgres, Purpose::Snapshot).await?;
             let loading = Loading {
                 session: &rows_session,
+                control: session,
                 publication: &self.settings.postgres.publication,
                 pipeline: &mut pipeline,
                 lanes: &mut self.lanes,

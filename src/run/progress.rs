@@ -18,6 +18,8 @@ use crate::lsn::Lsn;
 use crate::pipeline::{Counters, LaneId, Pipeline};
 
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Until an answer that did not come in time is told.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// Between two warnings of the source.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -216,13 +218,21 @@ impl Progress {
         let vitals = &self.vitals;
         let is_idle = pipeline.is_drained() && pipeline.wants_frame();
         let (received, durable) = (vitals.received, vitals.durable);
-        let stands = self.movement.is_stuck(&vitals.counters, received, durable, is_idle, now);
+        let patience = self.patience();
+        let stands =
+            self.movement.is_stuck(&vitals.counters, received, durable, is_idle, now, patience);
         let is_stuck = stands && self.waiting.is_empty();
         self.say_state(if is_stuck { State::Stuck } else { self.state });
         let elapsed = self.said_at.elapsed();
         if elapsed >= INTERVAL {
             self.say(elapsed);
         }
+    }
+
+    /// How long nothing may move because a request that is on its way may take so long.
+    fn patience(&self) -> Duration {
+        let writer = self.writer.as_ref().filter(|_| self.vitals.requests_in_flight > 0);
+        writer.map_or(Duration::ZERO, |writer| writer.request_timeout() + ANSWER_MARGIN)
     }
 
     fn measure(&mut self, pipeline: &Pipeline, confirmed: Lsn) {

@@ -207,13 +207,14 @@ impl Movement {
         durable: Lsn,
         is_idle: bool,
         now: Instant,
+        patience: Duration,
     ) -> bool {
         let decided = counters.applied + counters.superseded + counters.dead_lettered;
         let seen = (counters.rows, decided, received, durable);
         if seen != self.seen || is_idle {
             (self.seen, self.moved_at) = (seen, now);
         }
-        now.duration_since(self.moved_at) >= STUCK_AFTER
+        now.duration_since(self.moved_at) >= STUCK_AFTER.max(patience)
     }
 }
 
@@ -229,7 +230,7 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let (received, durable) = (Lsn::new(9), Lsn::new(5));
         let mut look = |counters: &Counters, is_idle, seconds| {
-            movement.is_stuck(counters, received, durable, is_idle, at(seconds))
+            movement.is_stuck(counters, received, durable, is_idle, at(seconds), Duration::ZERO)
         };
         assert!(!look(&counters, false, 0));
         assert!(!look(&counters, false, 59));

@@ -2,13 +2,16 @@
 //! emptied. One piece of work at a time, in a task of its own.
 
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::locks::{LOOK_INTERVAL, names_holders};
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::truncate::remove_all;
 use crate::elasticsearch::writer::{Event, Writer};
@@ -43,7 +46,7 @@ impl Done {
 /// The connections that work is done over.
 pub(crate) struct Working {
     /// Its end announces a shutdown of Postgres.
-    control: Session,
+    control: Arc<Session>,
     /// Reads rows.
     session: Arc<Session>,
     tables: Arc<Vec<PublishedTable>>,
@@ -75,7 +78,7 @@ impl Working {
     ) -> Self {
         let tables = Arc::new(tables);
         Self {
-            control,
+            control: Arc::new(control),
             session,
             tables,
             search,
@@ -103,6 +106,7 @@ impl Working {
         self.writes = matches!(work, Work::Truncate(_));
         self.running = Some(match work {
             Work::Reselect(row) => tokio::spawn(select_again(
+                Arc::clone(&self.control),
                 session,
                 Arc::clone(&self.tables),
                 row,
@@ -168,6 +172,7 @@ impl Drop for Working {
 }
 
 async fn select_again(
+    control: Arc<Session>,
     session: Arc<Session>,
     tables: Arc<Vec<PublishedTable>>,
     row: Reselect,
@@ -181,14 +186,24 @@ async fn select_again(
     let key: Vec<&[u8]> = row.key.iter().map(Vec::as_slice).collect();
     let mut pause = VISIBILITY_POLL_MIN;
     loop {
-        let found = reselect(&session, table, &columns, &key).await?;
+        let mut asked = pin!(reselect(&session, table, &columns, &key));
+        let found = loop {
+            tokio::select! {
+                found = &mut asked => break found?,
+                () = sleep(LOOK_INTERVAL) => {
+                    if names_holders(&control, session.process_id()).await {
+                        signs.give();
+                    }
+                }
+            }
+        };
         signs.give();
         // Until then the row is shown as it was before the transaction, which may have changed the very
         // column in an earlier statement; or it is not there under its new key.
         if found.snapshot.sees(row.xid) {
             return Ok(Done::Reselected(found));
         }
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         pause = (pause * 2).min(VISIBILITY_POLL_MAX);
     }
 }

@@ -3,6 +3,7 @@
 
 mod connections;
 mod limits;
+mod locks;
 mod lost_slot;
 mod notes;
 mod outputs;
