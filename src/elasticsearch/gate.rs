@@ -60,9 +60,7 @@ impl Hold {
             Self::Breaker(pause) => {
                 (Cause::Unreachable, "the circuit breaker is open".to_owned(), pause)
             }
-            Self::Asked(pause) => {
-                (Cause::Overload, "the cluster asked for a pause".to_owned(), pause)
-            }
+            Self::Asked(pause) => (Cause::Overload, "it asked for a pause".to_owned(), pause),
             Self::Lease((cause, reason)) => (cause, reason, Duration::ZERO),
         }
     }

@@ -136,16 +136,17 @@ impl<'a> Run<'a> {
         progress: &mut Progress,
     ) -> Result<Life, Error> {
         letters::know_tables(self.writer.letters(), plan);
+        let mut watch = Watch::start(&self.settings.postgres, plan);
         let mut stop = self.shutdown.clone();
         let opened = tokio::select! {
             // A load ends by itself, in its own way.
             biased;
-            opened = self.open(session, plan, &mut state, progress) => opened,
+            opened = self.open(session, plan, &mut state, &mut watch, progress) => opened,
             () = stop.requested() => return Ok(Life::Over),
         };
         match opened {
             Ok(Opening::Whole(opened)) => {
-                Box::pin(self.stream(*opened, plan, state, until, progress)).await
+                Box::pin(self.stream(*opened, watch, (plan, state), until, progress)).await
             }
             Ok(Opening::Stopped) => Ok(Life::Over),
             Ok(Opening::Outplanned(table)) => Ok(Life::Outplanned(table)),
@@ -163,8 +164,8 @@ impl<'a> Run<'a> {
     async fn stream(
         &mut self,
         opened: Opened,
-        plan: &Plan,
-        state: State,
+        mut watch: Watch,
+        (plan, state): (&Plan, State),
         until: Option<Lsn>,
         progress: &mut Progress,
     ) -> Result<Life, Error> {
@@ -177,7 +178,6 @@ impl<'a> Run<'a> {
         let tables = plan.tables.iter().map(|table| table.published.clone()).collect();
         let mut working = Working::new(session, Arc::new(rows_session), tables, search);
         let letters = self.writer.letters().cloned();
-        let mut watch = Watch::start(&self.settings.postgres, plan);
         let mut recorder = Recorder::new(self.client.clone(), self.store.clone(), state, letters);
         // What was loaded again is only of use once its readers have it.
         let until = until.map(|until| until.max(recorder.last_handover().unwrap_or(until)));

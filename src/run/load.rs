@@ -16,6 +16,7 @@ use super::lanes::{Lanes, Report};
 use super::locks::{LOOK_INTERVAL, names_holders};
 use super::progress::Progress;
 use super::shutdown::Shutdown;
+use super::source_watch::{Finding, Watch};
 use super::stream::Clock;
 use super::writers::wait_for_writers;
 use crate::document::Field;
@@ -41,6 +42,7 @@ pub(crate) struct Loading<'a> {
     pub(crate) session: &'a Session,
     /// Sees whom it waits for.
     pub(crate) control: &'a Session,
+    pub(crate) watch: &'a mut Watch,
     pub(crate) publication: &'a str,
     pub(crate) pipeline: &'a mut Pipeline,
     pub(crate) lanes: &'a mut Lanes,
@@ -124,6 +126,7 @@ impl Loading<'_> {
                 () = self.shutdown.requested() => return Ok(None),
                 answer = &mut asked => return Ok(Some(answer?)),
                 _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+                finding = self.watch.finding() => self.take_finding(finding)?,
                 _ = looks.tick() => {
                     names_holders(self.control, self.session.process_id()).await;
                 }
@@ -143,6 +146,7 @@ impl Loading<'_> {
                 biased;
                 () = self.shutdown.requested() => return Ok(false),
                 _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+                finding = self.watch.finding() => self.take_finding(finding)?,
                 report = self.lanes.report() => self.take_report(report)?,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
@@ -183,6 +187,7 @@ impl Loading<'_> {
                         return Ok(Some(chunk));
                     }
                 }
+                finding = self.watch.finding() => self.take_finding(finding)?,
                 report = self.lanes.report() => self.take_report(report)?,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
                 line = lines.next(), if has_room => match line? {
@@ -206,6 +211,17 @@ impl Loading<'_> {
         drop(texts);
         chunk.rows += 1;
         chunk.last = Some(line);
+        Ok(())
+    }
+
+    /// A load may take hours, and the slot keeps all WAL meanwhile.
+    fn take_finding(&mut self, finding: Finding) -> Result<(), Error> {
+        match finding {
+            Finding::Source(source) => self.progress.source(source),
+            // Found again when the stream begins.
+            Finding::Outplanned(_) => {}
+            Finding::Definite(error) => return Err(error),
+        }
         Ok(())
     }
 

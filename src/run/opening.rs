@@ -6,9 +6,10 @@ use super::connection::Run;
 use super::load::{self, Loaded, Loading};
 use super::progress::Progress;
 use super::settle::settle;
+use super::source_watch::Watch;
 use super::tables::Plan;
 use super::vitals::State as RunState;
-use super::{continuity, generations, letters, limits, start};
+use super::{continuity, generations, letters, limits, rebuild, start};
 use crate::elasticsearch::state::State;
 use crate::error::{Class, Error};
 use crate::lsn::Lsn;
@@ -25,6 +26,7 @@ impl Run<'_> {
         session: Option<Session>,
         plan: &Plan,
         state: &mut State,
+        watch: &mut Watch,
         progress: &mut Progress,
     ) -> Result<Opening, Error> {
         let postgres = &self.settings.postgres;
@@ -44,7 +46,7 @@ impl Run<'_> {
             }
             return Err(gap);
         }
-        match self.load_missing(&session, plan, state, progress).await? {
+        match self.load_missing(&session, plan, state, watch, progress).await? {
             Loads::Whole => {}
             Loads::Stopped => return Ok(Opening::Stopped),
             Loads::Outplanned(table) => return Ok(Opening::Outplanned(table)),
@@ -103,6 +105,7 @@ impl Run<'_> {
         session: &Session,
         plan: &Plan,
         state: &mut State,
+        watch: &mut Watch,
         progress: &mut Progress,
     ) -> Result<Loads, Error> {
         for table in &plan.tables {
@@ -121,6 +124,7 @@ impl Run<'_> {
             let loading = Loading {
                 session: &rows_session,
                 control: session,
+                watch: &mut *watch,
                 publication: &self.settings.postgres.publication,
                 pipeline: &mut pipeline,
                 lanes: &mut self.lanes,
@@ -156,7 +160,14 @@ impl Run<'_> {
         pipeline: &mut Pipeline,
         progress: &mut Progress,
     ) -> Result<Loaded, Error> {
-        if matches!(&loaded, Err(error) if error.class() == Class::Transient) {
+        let goes_on = match &loaded {
+            Ok(Loaded::Outplanned) => true,
+            Ok(Loaded::Whole { .. } | Loaded::Stopped) => false,
+            Err(error) => {
+                error.class() == Class::Transient || rebuild::is_wanted(self.settings, error)
+            }
+        };
+        if goes_on {
             let stop = self.shutdown.clone();
             settle(&mut self.lanes, None, pipeline, progress, stop).await?;
         }

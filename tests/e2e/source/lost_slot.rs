@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use super::{ends_equal, filled, holds, server};
 use crate::support::servers::postgres::{Postgres, Version};
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
+use crate::support::sql;
 use crate::support::stage::{LIMIT, Stage};
 use crate::support::wait::wait_until;
 use crate::support::waldex::{Running, Waldex};
@@ -111,4 +112,21 @@ async fn a_slot_that_is_gone_at_the_start_is_built_anew_once_and_not_in_a_loop()
     let reload = rebuilding(&stage)?.arg("--reload").arg("--until").arg("current");
     reload.run_to_end(LIMIT).await?.expect_code(0)?;
     stage.assert_equal("t", "id", &["id", "v"]).await
+}
+
+/// A load may take hours; whatever comes after it would be in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_while_a_table_is_loaded_is_told_at_once() -> Result<()> {
+    let stage = stage_of("lost_loading", shared_postgres()?).await?;
+    let mut running = stage.run()?;
+    running.wait_for_line(LIMIT, "\"state\":\"live\"").await?;
+    running.stop(LIMIT).await?;
+    let writer = sql::connect(&stage.database.url).await?;
+    sql::batch(&writer, "begin; update t set v = 'open' where id = 1").await?;
+    let mut running = stage.waldex("run")?.arg("--reload").spawn()?;
+    running.wait_for_line(LIMIT, "waiting for transactions that write").await?;
+    stage.execute(&format!("select pg_drop_replication_slot('{}')", stage.name())).await?;
+    let log = running.finish(LIMIT).await?.expect_code(1)?.stderr.join("\n");
+    ensure!(log.contains("needs_resync") && !log.contains("\"message\":\"loaded\""), "{log}");
+    sql::batch(&writer, "rollback").await
 }
