@@ -19,7 +19,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files that are longer, and how long they are.
 const LONG_FILES: [(&str, usize); 4] = [
-    ("src/cli.rs", 538),
+    ("src/cli.rs", 422),
     ("src/config/tests.rs", 498),
     ("src/elasticsearch/dead_letter.rs", 429),
     ("src/pipeline/mod.rs", 554),
