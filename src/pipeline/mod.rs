@@ -7,6 +7,7 @@
 //! Assumes that frames arrive in the order of one replication connection, protocol 1, `streaming` off:
 //! whole transactions in commit order.
 
+mod announced;
 mod counters;
 mod error;
 mod frontier;
@@ -16,9 +17,6 @@ mod row;
 mod target;
 mod work;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
-
 pub use counters::Counters;
 pub use error::PipelineError;
 pub use frontier::DurableLsn;
@@ -26,6 +24,8 @@ pub use lane::{BatchLimits, LaneId};
 pub use row::BinaryColumn;
 pub use target::TablePlan;
 pub use work::{Reselect, Truncate, Work};
+
+use std::collections::BTreeSet;
 
 use crate::bulk::batch::{Batch, Parked, Printed, Receipt, Sequence};
 use crate::bulk::write::Write;
@@ -36,10 +36,10 @@ use crate::pgoutput::envelope::Frame;
 use crate::pgoutput::message::{Message, OldTuple};
 use crate::pgoutput::relation::Relation;
 use crate::pgoutput::tuple::Tuple;
+use announced::Relations;
 use frontier::Frontier;
 use lane::Lane;
 use row::Before;
-use target::Target;
 
 /// Monotonic time in milliseconds since an arbitrary start, handed in by the shell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +119,7 @@ pub struct Plan {
     /// Up to where the catalog was as new as the stream when the plan was made. A table that a later
     /// transaction describes otherwise must be planned again.
     pub as_of: Lsn,
-    /// Whether a table that is not planned, met in a later transaction, must be, too.
+    /// Whether a table that is not planned, changed in a later transaction, must be, too.
     pub takes_new_tables: bool,
     /// But not these, by OID.
     pub left_out: BTreeSet<u32>,
@@ -127,12 +127,7 @@ pub struct Plan {
 
 /// The state machine.
 pub struct Pipeline {
-    tables: HashMap<(String, String), Arc<TablePlan>>,
-    planned_as_of: Lsn,
-    takes_new_tables: bool,
-    left_out: BTreeSet<u32>,
-    /// By OID; `None` is a published table that is not wanted.
-    relations: HashMap<u32, Option<Target>>,
+    relations: Relations,
     epoch: Epoch,
     limits: Limits,
     lanes: Vec<Lane>,
@@ -159,16 +154,8 @@ struct Scratch {
 impl Pipeline {
     /// A pipeline for these tables, with nothing in flight.
     pub fn new(plan: Plan, epoch: Epoch, limits: Limits) -> Self {
-        let by_name = |table: TablePlan| {
-            let relation = table.relation();
-            ((relation.schema.clone(), relation.name.clone()), Arc::new(table))
-        };
         Self {
-            tables: plan.tables.into_iter().map(by_name).collect(),
-            planned_as_of: plan.as_of,
-            takes_new_tables: plan.takes_new_tables,
-            left_out: plan.left_out,
-            relations: HashMap::new(),
+            relations: Relations::new(plan),
             epoch,
             limits,
             lanes: (0..limits.lanes.max(1)).map(|_| Lane::new()).collect(),
@@ -307,22 +294,20 @@ impl Pipeline {
     }
 
     fn announce(&mut self, relation: &Relation) -> Result<Option<Work>, PipelineError> {
-        let is_newer = self.open_transaction()?.commit_lsn > self.planned_as_of;
-        let name = (relation.schema.clone(), relation.name.clone());
-        // By its OID: in a backlog it may have another name, and another table its name.
-        let plan = self.tables.iter().find(|(_, plan)| plan.relation().oid == relation.oid);
-        let target = plan.map(|(_, plan)| Target::new(Arc::clone(plan), relation));
-        let is_as_planned = match (&target, plan) {
-            (Some(target), Some((planned, _))) => target.is_as_planned() && *planned == name,
-            _ if self.left_out.contains(&relation.oid) => true,
-            _ => !self.takes_new_tables && !self.tables.contains_key(&name),
-        };
-        if is_newer && !is_as_planned {
-            self.stalled = Some(Stalled::Replan);
-            return Ok(Some(Work::Replan(format!("{}.{}", relation.schema, relation.name))));
-        }
-        self.relations.insert(relation.oid, target);
-        Ok(None)
+        let commit_lsn = self.open_transaction()?.commit_lsn;
+        let outplanned = self.relations.announce(relation, commit_lsn);
+        Ok(outplanned.map(|table| self.replan(table)))
+    }
+
+    fn replan(&mut self, table: String) -> Work {
+        self.stalled = Some(Stalled::Replan);
+        Work::Replan(table)
+    }
+
+    /// A change of a table without a target.
+    fn pass_over(&mut self, relation: u32, transaction: OpenTransaction) -> Option<Work> {
+        let unplanned = self.relations.unplanned(relation, transaction.commit_lsn);
+        unplanned.map(|table| self.replan(table))
     }
 
     fn upsert(
@@ -334,9 +319,8 @@ impl Pipeline {
         reselected: Option<&[Option<Vec<u8>>]>,
     ) -> Result<Option<Work>, PipelineError> {
         let transaction = self.open_transaction()?;
-        let known = self.relations.get(&relation);
-        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
-            return Ok(None);
+        let Some(target) = self.relations.target(relation)? else {
+            return Ok(self.pass_over(relation, transaction));
         };
         target.check_width(new)?;
         if target.holds(transaction) {
@@ -413,9 +397,8 @@ impl Pipeline {
 
     fn delete(&mut self, relation: u32, old: &OldTuple<'_>) -> Result<Option<Work>, PipelineError> {
         let transaction = self.open_transaction()?;
-        let known = self.relations.get(&relation);
-        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
-            return Ok(None);
+        let Some(target) = self.relations.target(relation)? else {
+            return Ok(self.pass_over(relation, transaction));
         };
         self.counters.rows += 1;
         if target.holds(transaction) {
@@ -436,8 +419,11 @@ impl Pipeline {
         let transaction = self.open_transaction()?;
         let mut write_aliases = Vec::new();
         for oid in relations {
-            let known = self.relations.get(&oid).ok_or(PipelineError::UnknownRelation(oid))?;
-            let emptied = known.as_ref().filter(|target| !target.holds(transaction));
+            let target = self.relations.target(oid)?;
+            if let Some(table) = self.relations.unplanned(oid, transaction.commit_lsn) {
+                return Ok(Some(self.replan(table)));
+            }
+            let emptied = target.filter(|target| !target.holds(transaction));
             write_aliases.extend(emptied.map(|target| target.write_alias().to_owned()));
         }
         if write_aliases.is_empty() {
@@ -460,10 +446,8 @@ impl Pipeline {
 
     /// Takes one row of an initial load; its relation was given to [`Pipeline::load`].
     pub fn push_row(&mut self, relation: u32, row: &[Field<'_>]) -> Result<(), PipelineError> {
-        let known = self.relations.get(&relation);
-        let Some(target) = known.ok_or(PipelineError::UnknownRelation(relation))? else {
-            return Err(PipelineError::UnknownRelation(relation));
-        };
+        let target = self.relations.target(relation)?;
+        let target = target.ok_or(PipelineError::UnknownRelation(relation))?;
         self.counters.rows += 1;
         target.write_name(row, &mut self.scratch)?;
         target.write_document(row, &mut self.scratch)?;
@@ -476,11 +460,7 @@ impl Pipeline {
 
     /// Prepares for the rows of a planned table, which come in its planned columns.
     pub fn load(&mut self, relation: &Relation) -> Result<(), PipelineError> {
-        let name = (relation.schema.clone(), relation.name.clone());
-        let plan = self.tables.get(&name).ok_or(PipelineError::UnknownRelation(relation.oid))?;
-        let target = Target::new(Arc::clone(plan), relation);
-        self.relations.insert(relation.oid, Some(target));
-        Ok(())
+        self.relations.load(relation)
     }
 
     /// The next batch for a lane, if it is free and it is time.
