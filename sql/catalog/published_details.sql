@@ -30,7 +30,14 @@ SELECT n.nspname::text AS schema,
        c.relreplident <> 'f' AND EXISTS (
          SELECT FROM pg_catalog.pg_class l
          JOIN pg_catalog.pg_class t ON t.oid = l.reltoastrelid
-         WHERE (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
+         WHERE l.oid IN (
+                 WITH RECURSIVE tree AS (
+                        SELECT c.oid
+                        UNION ALL
+                        SELECT below.oid FROM tree
+                        JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+                        JOIN pg_catalog.pg_class below ON below.oid = i.inhrelid AND below.relispartition)
+                 SELECT oid FROM tree)
            AND (t.relpages > 0 OR pg_catalog.pg_stat_get_tuples_inserted(t.oid) > 0)) AS large
 FROM pg_catalog.pg_publication_tables p
 JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname

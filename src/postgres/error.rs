@@ -4,6 +4,8 @@
 //! forgotten. No text here carries a column value: of a server's error the `DETAIL` field, which
 //! may quote a row, is kept out of `Display` and `Debug`.
 
+mod sqlstate;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -144,34 +146,6 @@ pub enum PostgresError {
     Driver(tokio_postgres::Error),
 }
 
-/// SQLSTATEs that pass by themselves, of errors whose class (first two characters) does not say so.
-const TRANSIENT_STATES: [&str; 7] = [
-    "40001", // serialization failure
-    "40P01", // deadlock
-    "55006", // object in use: the slot is active for another PID, which may be our own old one
-    "55P03", // lock not available
-    "57014", // cancelled, as by a standby's conflict or an administrator
-    "25006", // read-only transaction: a standby, for instance during a failover
-    "72000", // snapshot too old
-];
-
-/// Classes of SQLSTATE that pass by themselves: connection exceptions, insufficient resources
-/// (53300 too many connections, 53100 disk full), operator intervention (57P01 shutdown, 57P03
-/// starting up), system errors.
-const TRANSIENT_CLASSES: [&str; 4] = ["08", "53", "57", "58"];
-
-/// `invalid_password`; also of a role that does not exist.
-const PASSWORD_REFUSED: &str = "28P01";
-
-/// 57P04, database dropped: of class 57, and will not come back by waiting.
-const DATABASE_DROPPED: &str = "57P04";
-
-fn class_of_state(sqlstate: &str) -> Class {
-    let by_class = sqlstate.get(..2).is_some_and(|class| TRANSIENT_CLASSES.contains(&class));
-    let transient = TRANSIENT_STATES.contains(&sqlstate) || by_class;
-    if transient && sqlstate != DATABASE_DROPPED { Class::Transient } else { Class::Definite }
-}
-
 impl PostgresError {
     /// The SQLSTATE, if the server reported the error.
     pub fn sqlstate(&self) -> Option<&str> {
@@ -180,7 +154,7 @@ impl PostgresError {
 
     /// Whether the server says that the slot can be read no more.
     pub fn is_lost_slot(&self) -> bool {
-        self.server().is_some_and(is_lost_slot)
+        self.server().is_some_and(sqlstate::is_lost_slot)
     }
 
     /// Whether the server does not know what a statement names: it was dropped or renamed since.
@@ -205,7 +179,7 @@ impl PostgresError {
     pub(super) fn with(self, settings: &PostgresSettings) -> Self {
         let is_rotated = settings.password_file.is_some();
         if let Self::Server(error) = self {
-            let is_refused = is_rotated && error.sqlstate == PASSWORD_REFUSED;
+            let is_refused = is_rotated && error.sqlstate == sqlstate::PASSWORD_REFUSED;
             return if is_refused { Self::PasswordRefused(error) } else { Self::Server(error) };
         }
         self
@@ -237,7 +211,7 @@ impl PostgresError {
             | Self::FrameLength { .. }
             | Self::Protocol(_)
             | Self::Driver(_) => Class::Definite,
-            Self::Server(error) => class_of_state(&error.sqlstate),
+            Self::Server(error) => sqlstate::class_of(error),
         }
     }
 
@@ -281,7 +255,7 @@ impl PostgresError {
                  the tables again \
                  with `waldex run --reload`; changes made meanwhile were not sent"
             }
-            Self::Server(error) => return remedy_of_server(error),
+            Self::Server(error) => return sqlstate::remedy_of(error),
             Self::Tls { .. }
             | Self::Closed
             | Self::StreamEnded
@@ -293,63 +267,6 @@ impl PostgresError {
         };
         Some(text.to_owned())
     }
-}
-
-/// Texts of 55000 differ by major version; these words are in all that mean a lost slot.
-const SLOT_LOST_WORDS: [&str; 4] = [
-    "can no longer access",
-    "cannot read from logical",
-    "invalidated",
-    "can no longer get changes",
-];
-
-fn is_lost_slot(error: &ServerError) -> bool {
-    error.sqlstate == "55000" && SLOT_LOST_WORDS.iter().any(|words| error.message.contains(words))
-}
-
-fn remedy_of_server(error: &ServerError) -> Option<String> {
-    let text = match error.sqlstate.as_str() {
-        PASSWORD_REFUSED => "check the password of the role",
-        "28000" => "check that the role exists, may LOGIN and has REPLICATION, and pg_hba.conf",
-        "3D000" => "check the database name in postgres.url",
-        "42501" => "run `waldex check`: it names the missing right and the GRANT",
-        "42704" if error.message.starts_with("publication ") => {
-            "make the publication with `waldex setup`; changes from before it was there cannot be read any more, \
-             so load the tables again with `waldex run --reload`"
-        }
-        "42704" => {
-            "run `waldex check`: the slot or the publication is missing; `waldex setup` \
-             prints the SQL; a publication that is there now was not when what the slot has to \
-             tell was written: load the tables again with `waldex run --reload`"
-        }
-        "53300" => "raise max_connections or max_wal_senders, or close other connections",
-        "53400" => "raise max_replication_slots, or drop a slot that nobody uses",
-        "55006" => {
-            "another process reads this slot: stop it, or wait until Postgres notices that \
-             it is gone"
-        }
-        _ if is_lost_slot(error) => {
-            "the slot is lost: drop it, create it again with `waldex setup`, and load the \
-             tables again \
-             with `waldex run --reload`; raise max_slot_wal_keep_size"
-        }
-        "55000" => {
-            "run `waldex check`: wal_level must be logical and the slot must belong to this \
-             database"
-        }
-        "57P03" => "wait until Postgres has started",
-        "22021" => {
-            "the database holds bytes that are not valid in its encoding; repair the rows it names"
-        }
-        "08P01" => {
-            "connect to Postgres itself: a pooler such as PgBouncer does not pass on what replication needs"
-        }
-        "0A000" => {
-            "this server does not support what is asked of it: PostgreSQL 14 or newer is needed"
-        }
-        _ => return None,
-    };
-    Some(text.to_owned())
 }
 
 impl From<io::Error> for PostgresError {

@@ -24,7 +24,7 @@ use crate::elasticsearch::lease::Vigil;
 use crate::elasticsearch::retry::Backoff;
 use crate::elasticsearch::state::{State, StateError};
 use crate::elasticsearch::store::{Found, StateStore};
-use crate::error::{Class, Error};
+use crate::error::{Class, Discontinuity, Error};
 use crate::findings::{Cure, Findings, Note, Problem};
 use crate::lsn::Lsn;
 use crate::postgres::session::{Purpose, Session};
@@ -57,6 +57,8 @@ pub(super) struct Beginning<'a> {
     vigil: Vigil,
     /// Whether only the lease stood in the way last.
     waits_for_lease: bool,
+    /// That the slot is lost, if the stream has said so: the server shows it as sound where only its WAL is gone.
+    lost: Option<Error>,
 }
 
 impl<'a> Beginning<'a> {
@@ -68,7 +70,14 @@ impl<'a> Beginning<'a> {
         making: &'a Making,
     ) -> Self {
         let vigil = Vigil::default();
-        Self { settings, client, store, options, making, vigil, waits_for_lease: false }
+        Self { settings, client, store, options, making, vigil, waits_for_lease: false, lost: None }
+    }
+
+    /// The same after a stream that ended so.
+    pub(super) fn after(self, ended: Option<Error>) -> Self {
+        let is_lost =
+            |error: &Error| matches!(error, Error::NeedsResync(Discontinuity::SlotLost { .. }));
+        Self { lost: ended.filter(is_lost), ..self }
     }
 
     /// One attempt. A slot that is lost is made anew, and everything with it, if that is wanted.
@@ -81,7 +90,11 @@ impl<'a> Beginning<'a> {
         }
         let error = match Box::pin(self.start(&self.options.reload)).await {
             Err(error) if rebuild::is_wanted(self.settings, &error) => error,
-            done => return done,
+            Ok(started) => match self.lost.take() {
+                Some(lost) => lost,
+                None => return Ok(started),
+            },
+            failed => return failed,
         };
         let known = self.store.read().await?;
         if let Err(why) = rebuild::may_begin(known.as_ref(), super::postgres_now_micros()) {

@@ -20,7 +20,7 @@ use super::tables::Plan;
 use super::turn::{LAST_WRITE_TIMEOUT, Turn};
 use super::vitals::State as RunState;
 use super::work::Working;
-use super::{letters, rebuild};
+use super::{continuity, letters, rebuild};
 use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::retry::Backoff;
@@ -89,10 +89,11 @@ impl<'a> Run<'a> {
                     state = *kept;
                     error
                 }
-                Life::Outplanned(what) => {
+                Life::Outplanned(what, ended) => {
                     progress.state(RunState::Planning);
                     info!(what, "the source is not as it was planned: planning again");
-                    let Some(started) = self.plan_again(progress).await? else { return Ok(()) };
+                    let again = self.plan_again(ended, progress).await?;
+                    let Some(started) = again else { return Ok(()) };
                     (plan, state) = (started.plan, started.state);
                     session = Some(started.session);
                     continue;
@@ -112,12 +113,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What a start does, however long the servers are away.
-    async fn plan_again(&self, progress: &mut Progress) -> Result<Option<Started>, Error> {
+    /// What a start does, however long the servers are away; all from anew if the slot is lost.
+    async fn plan_again(
+        &self,
+        ended: Option<Error>,
+        progress: &mut Progress,
+    ) -> Result<Option<Started>, Error> {
         let options = Options { until: None, reload: Reload::Nothing };
         let making = Making::default();
         let (settings, client, store) = (self.settings, &self.client, &self.store);
-        let mut beginning = Beginning::new(settings, client, store, &options, &making);
+        let mut beginning = Beginning::new(settings, client, store, &options, &making).after(ended);
         let attempt = async || beginning.attempt().await;
         let started = patiently(&self.shutdown, None, progress, attempt).await?;
         if started.is_none() {
@@ -144,20 +149,24 @@ impl<'a> Run<'a> {
             opened = self.open(session, plan, &mut state, &mut watch, progress) => opened,
             () = stop.requested() => return Ok(Life::Over),
         };
-        match opened {
+        match opened.map_err(|error| self.told(error)) {
             Ok(Opening::Whole(opened)) => {
                 Box::pin(self.stream(*opened, watch, (plan, state), until, progress)).await
             }
             Ok(Opening::Stopped) => Ok(Life::Over),
-            Ok(Opening::Outplanned(table)) => Ok(Life::Outplanned(table)),
+            Ok(Opening::Outplanned(table)) => Ok(Life::Outplanned(table, None)),
             Err(error) if error.class() == Class::Transient => {
                 Ok(Life::Broken(Box::new(state), error))
             }
             Err(error) if rebuild::is_wanted(self.settings, &error) => {
-                Ok(Life::Outplanned(error.to_string()))
+                Ok(Life::Outplanned(error.to_string(), Some(error)))
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn told(&self, error: Error) -> Error {
+        continuity::told(error, &self.settings.postgres.slot)
     }
 
     /// From the beginning of the stream to its end.
@@ -196,9 +205,10 @@ impl<'a> Run<'a> {
             postgres: &self.settings.postgres,
             outplanned: None,
         };
-        let ended = match Box::pin(streaming.run()).await {
+        let mut lost = None;
+        let ended = match Box::pin(streaming.run()).await.map_err(|error| self.told(error)) {
             Err(error) if rebuild::is_wanted(self.settings, &error) => {
-                Ended::Outplanned(error.to_string())
+                Ended::Outplanned(lost.insert(error).to_string())
             }
             ended => ended?,
         };
@@ -218,7 +228,10 @@ impl<'a> Run<'a> {
                 settle(lanes, working, &mut pipeline, progress, stop.clone()).await?;
                 tokio::select! {
                     () = stop.requested() => Ok(Life::Over),
-                    kept = recorder.into_state() => kept.map(|_| Life::Outplanned(table)).map_err(Error::from),
+                    kept = recorder.into_state() => {
+                        kept?;
+                        Ok(Life::Outplanned(table, lost))
+                    }
                 }
             }
             Ended::Disconnected(error) => {
@@ -286,6 +299,6 @@ enum Life {
     Over,
     /// To be followed by another.
     Broken(Box<State>, Error),
-    /// To be followed by another with a new plan, because of this table.
-    Outplanned(String),
+    /// To be followed by another with a new plan, because of this table, or with a new slot, because of the error.
+    Outplanned(String, Option<Error>),
 }

@@ -161,6 +161,21 @@ pub(crate) fn prove_kept<'a>(
     }
 }
 
+/// The same error, or what it means for continuity: that the slot is gone, or lost, which the server need not have
+/// noticed before.
+pub(crate) fn told(error: Error, slot_name: &str) -> Error {
+    let Error::Postgres(error) = error else { return error };
+    let slot = slot_name.to_owned();
+    match error.server().filter(|_| error.is_lost_slot()) {
+        Some(_) if error.is_undefined() => Error::NeedsResync(Discontinuity::SlotGone { slot }),
+        Some(server) => {
+            let reason = server.shown().into_owned();
+            Error::NeedsResync(Discontinuity::SlotLost { slot, reason })
+        }
+        None => Error::Postgres(error),
+    }
+}
+
 /// Whether the reason is that there is no slot to read from any more.
 pub(crate) fn is_without_slot(error: &Error) -> bool {
     matches!(

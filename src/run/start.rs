@@ -229,17 +229,19 @@ async fn fresh_state(
     making: &Making,
 ) -> Result<State, Error> {
     let name = &settings.postgres.slot;
-    let start = match source.slot {
-        Some(ref facts @ SlotFacts { confirmed_flush: Some(lsn), .. }) if !facts.is_lost() => {
-            let now = catalog::flush_lsn(session).await?.max(lsn);
-            slot::advance(session, name, now).await?
-        }
-        Some(_) => {
-            warn!(slot = name, "the slot is lost: dropping it and making it anew");
-            slot::drop(session, name).await?;
+    let advanced = match source.slot {
+        Some(ref facts) => advance(session, name, facts).await?,
+        None => None,
+    };
+    let start = match advanced {
+        Some(start) => start,
+        None => {
+            if source.slot.is_some() {
+                warn!(slot = name, "the slot is lost: dropping it and making it anew");
+                slot::drop(session, name).await?;
+            }
             create_slot(&settings.postgres, session, making).await?
         }
-        None => create_slot(&settings.postgres, session, making).await?,
     };
     let timeline = source.timeline();
     let mut state = State::new(
@@ -252,6 +254,21 @@ async fn fresh_state(
     );
     state.timeline_begun_at = timeline.begun_at;
     Ok(state)
+}
+
+/// Moves the slot to now, and gives where it stands then; none if it is lost.
+async fn advance(
+    session: &Session,
+    name: &str,
+    facts: &SlotFacts,
+) -> Result<Option<Lsn>, PostgresError> {
+    let Some(lsn) = facts.confirmed_flush.filter(|_| !facts.is_lost()) else { return Ok(None) };
+    let now = catalog::flush_lsn(session).await?.max(lsn);
+    match slot::advance(session, name, now).await {
+        // Its WAL is gone, and the server notices only now.
+        Err(error) if error.is_lost_slot() => Ok(None),
+        advanced => advanced.map(Some),
+    }
 }
 
 /// Without a state, an empty target is loaded; anything else cannot be accounted for.

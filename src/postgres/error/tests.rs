@@ -27,6 +27,42 @@ fn a_lost_slot_is_told_from_other_wrong_states() {
 }
 
 #[test]
+fn a_slot_whose_wal_was_removed_or_that_is_gone_is_lost_in_any_language() {
+    let removed = "requested WAL segment 000000010000000000000003 has already been removed";
+    let of = |sqlstate: &str, message: &str, routine: Option<&str>| {
+        let mut error = ServerError::for_test(sqlstate, message);
+        error.routine = routine.map(str::to_owned);
+        PostgresError::Server(Box::new(error))
+    };
+    for error in [
+        of("58P01", removed, None),
+        of("58P01", "das angeforderte WAL-Segment wurde schon entfernt", Some("WalSndSegmentOpen")),
+        of("58P01", removed, Some("wal_segment_open")),
+        of("58030", removed, Some("CheckXLogRemoved")),
+        of("42704", "replication slot \"s\" does not exist", None),
+        of("42704", "Replikations-Slot \"s\" existiert nicht", Some("ReplicationSlotAcquire")),
+    ] {
+        assert!(error.is_lost_slot() && error.class() == Class::Definite, "{error}");
+        assert!(error.remedy().is_some_and(|text| text.contains("--reload")), "{error}");
+    }
+    for error in [
+        of("58P01", "could not open file \"base/5/2601\"", Some("mdopenfork")),
+        of("58030", "could not read file", Some("WalSndSegmentOpen")),
+    ] {
+        assert!(!error.is_lost_slot() && error.class() == Class::Transient, "{error}");
+    }
+    assert!(!of("42704", "publication \"p\" does not exist", None).is_lost_slot());
+}
+
+#[test]
+fn a_full_table_of_locks_is_waited_out_with_the_setting_named() {
+    let full = server("53200", "out of shared memory");
+    assert_eq!(full.class(), Class::Transient);
+    assert!(full.remedy().is_some_and(|text| text.contains("max_locks_per_transaction")));
+    assert_eq!(server("53200", "out of memory").remedy(), None);
+}
+
+#[test]
 fn our_own_error_survives_the_way_through_an_io_error() {
     let carried = io::Error::other(PostgresError::Md5Refused);
     assert!(matches!(PostgresError::from(carried), PostgresError::Md5Refused));

@@ -1,6 +1,6 @@
 //! A slot that is lost: stop and say so, or build everything anew, once.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{ends_equal, filled, holds, server};
@@ -129,4 +129,33 @@ async fn a_slot_that_is_lost_while_a_table_is_loaded_is_told_at_once() -> Result
     let log = running.finish(LIMIT).await?.expect_code(1)?.stderr.join("\n");
     ensure!(log.contains("needs_resync") && !log.contains("\"message\":\"loaded\""), "{log}");
     sql::batch(&writer, "rollback").await
+}
+
+/// Somebody has removed files of `pg_wal`: the server shows the slot as sound, and cannot read what it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_wal_was_removed_is_lost_though_the_server_shows_it_as_sound() -> Result<()> {
+    let postgres = server(Version::Newest, &[])?;
+    let stage = stage_of("removed", &postgres).await?;
+    stage.catch_up().await?;
+    let name = stage.name();
+    let of_slot = format!("from pg_replication_slots where slot_name = '{name}'");
+    let segment = format!(
+        "select current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(restart_lsn) {of_slot}"
+    );
+    let segment = sql::value(&stage.sql, &segment).await?.context("no slot")?;
+    for statement in ["update t set v = 'missed'", "select pg_switch_wal()", "checkpoint"] {
+        stage.execute(statement).await?;
+    }
+    std::fs::remove_file(&segment).context(segment)?;
+
+    let run = stage.waldex("run")?.run_to_end(LIMIT).await?;
+    let log = run.expect_code(1)?.stderr.join("\n");
+    ensure!(log.contains("needs_resync") && log.contains("--reload"), "{log}");
+    ensure!(!log.contains("trying on"), "it was tried again: {log}");
+    let lost = format!("select 1 {of_slot} and wal_status = 'lost'");
+    ensure!(!holds(&stage, &lost).await, "the server has noticed, and nothing is shown here");
+
+    let run = rebuilding(&stage)?.arg("--until").arg("current").run_to_end(LIMIT).await?;
+    ensure!(run.expect_code(0)?.stderr.join("\n").contains("building every index anew"), "{run:?}");
+    stage.assert_equal("t", "id", &["id", "v"]).await
 }
