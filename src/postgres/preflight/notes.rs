@@ -9,6 +9,9 @@ use crate::postgres::sql::{identifier, literal, qualified};
 const FAILOVER_SINCE: i32 = 170_000;
 /// Since this version stored generated columns can be published.
 const GENERATED_SINCE: i32 = 180_000;
+/// Of each major version the minor one since which a transaction that was decoded does not leave a description of its
+/// tables behind that says they are not published (May 2025). Later major versions never did.
+const FORGETS_SINCE: [(i32, i32); 4] = [(14, 18), (15, 13), (16, 9), (17, 5)];
 /// Names in one line, at most.
 const NAMES_MAX: usize = 5;
 
@@ -41,8 +44,27 @@ pub(super) fn of_server(
             "a database of encoding UTF8 has no such bytes",
         ));
     }
+    notes.extend(of_version(server.version_num));
     notes.extend(slot.and_then(|slot| of_failover(server, slot_name, slot)));
     notes
+}
+
+/// A server that loses changes itself.
+fn of_version(version_num: i32) -> Option<Note> {
+    let (major, minor) = (version_num / 10_000, version_num % 10_000);
+    let since = FORGETS_SINCE.iter().find(|(it, _)| *it == major).map(|(_, since)| *since);
+    since.filter(|since| minor < *since).map(|since| {
+        Note::new(
+            format!(
+                "PostgreSQL {major}.{minor} may leave out changes of a table that is added to the publication \
+                 while a transaction that wrote to it is open"
+            ),
+            format!(
+                "upgrade to {major}.{since} or newer; until then load such a table again when the transaction has \
+                 ended and is confirmed: `waldex run --reload TABLE`"
+            ),
+        )
+    })
 }
 
 /// What keeps the slot, or what it has confirmed, from outliving a failover.
@@ -137,5 +159,23 @@ fn listed(names: &[String]) -> String {
     match names.len().saturating_sub(NAMES_MAX) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minor_versions_that_lose_changes_are_told_with_the_one_that_does_not() {
+        for (version_num, since) in
+            [(140_017, "14.18"), (150_000, "15.13"), (160_008, "16.9"), (170_004, "17.5")]
+        {
+            let note = of_version(version_num).unwrap();
+            assert!(note.advice.contains(&format!("upgrade to {since} or newer")), "{note:?}");
+        }
+        for version_num in [140_018, 150_013, 160_009, 170_005, 170_010, 180_000, 190_000] {
+            assert_eq!(of_version(version_num), None);
+        }
     }
 }
