@@ -5,7 +5,7 @@
 
 -- The role: may log in and replicate, and owns nothing. REPLICATION lets it read all data of the
 -- server through a slot. Give it a password with: \password {role}
--- (Managed services name the right differently; on Amazon RDS grant rds_replication instead.)
+-- (On Amazon RDS and Aurora the right comes with the role rds_replication, which is granted instead.)
 DO {role_block}
 
 -- What the initial load reads.

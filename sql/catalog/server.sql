@@ -1,6 +1,7 @@
 -- What the server is, how it is set up, and what our role may do.
 -- Run by: run, check, status. Rights: none beyond CONNECT. Since: PostgreSQL 14.
 -- idle_replication_slot_timeout came with 18, synchronized_standby_slots with 17.
+-- rds_replication: on Amazon RDS and Aurora the right to replicate comes with that role, and rolreplication stays false.
 -- pg_stat_replication shows every walsender to every role, of others' without their names.
 SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        pg_catalog.current_setting('server_encoding') AS server_encoding,
@@ -26,6 +27,8 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        pg_catalog.current_database()::text AS database,
        r.rolname::text AS role_name,
        r.rolreplication AS may_replicate,
+       (SELECT pg_catalog.pg_has_role(r.oid, g.oid, 'MEMBER') FROM pg_catalog.pg_roles g
+        WHERE g.rolname = 'rds_replication') AS is_granted_replication,
        r.rolsuper AS is_superuser,
        r.rolbypassrls AS bypasses_row_security
 FROM pg_catalog.pg_roles r

@@ -110,14 +110,18 @@ fn fill(statement: &str, values: &[(&str, String)]) -> String {
     out
 }
 
+/// On Amazon RDS and Aurora the attribute cannot be set, and a role grants the same.
 fn role_block(role: &str) -> String {
     let (name, text) = (identifier(role), literal(role));
     format!(
         "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
-         CREATE ROLE {name} LOGIN REPLICATION;\n  \
-         ELSIF NOT (SELECT rolreplication OR rolsuper \
+         CREATE ROLE {name} LOGIN;\n  END IF;\n  \
+         IF NOT (SELECT rolreplication OR rolsuper \
          FROM pg_catalog.pg_roles WHERE rolname = {text}) THEN\n    \
-         ALTER ROLE {name} REPLICATION;\n  END IF;\nEND"
+         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN\n      \
+         ALTER ROLE {name} REPLICATION;\n    \
+         ELSIF NOT pg_catalog.pg_has_role({text}, 'rds_replication', 'MEMBER') THEN\n      \
+         GRANT rds_replication TO {name};\n    END IF;\n  END IF;\nEND"
     )
 }
 

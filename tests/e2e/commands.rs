@@ -101,7 +101,7 @@ async fn check_names_the_troubles_of_both_sides_at_once() -> Result<()> {
 }
 
 /// Statement by statement, as psql sends them.
-async fn run_script(stage: &Stage<'_>, script: &[String]) -> Result<()> {
+pub(crate) async fn run_script(stage: &Stage<'_>, script: &[String]) -> Result<()> {
     for statement in script.join("\n").split(";\n\n") {
         stage.execute(statement).await?;
     }

@@ -52,6 +52,8 @@ pub(super) struct ServerFacts {
     pub(super) role_name: String,
     /// Whether it has REPLICATION.
     pub(super) may_replicate: bool,
+    /// Whether it is a member of `rds_replication`, which grants the same; none where there is no such role.
+    pub(super) is_granted_replication: Option<bool>,
     /// Whether it is a superuser.
     pub(super) is_superuser: bool,
     /// Whether row-level security does not bind it.
@@ -105,6 +107,7 @@ pub(super) async fn server_facts(session: &Session) -> Result<ServerFacts, Postg
         database: field(&row, "database")?,
         role_name: field(&row, "role_name")?,
         may_replicate: field(&row, "may_replicate")?,
+        is_granted_replication: field(&row, "is_granted_replication")?,
         is_superuser: field(&row, "is_superuser")?,
         bypasses_row_security: field(&row, "bypasses_row_security")?,
     })

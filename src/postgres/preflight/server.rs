@@ -39,11 +39,7 @@ pub(super) fn server_problems(server: &ServerFacts, slot: Option<&SlotFacts>) ->
         ));
     }
     if !server.may_replicate && !server.is_superuser {
-        let role = identifier(&server.role_name);
-        problems.push(Problem::new(
-            format!("role {role} may not replicate"),
-            format!("ALTER ROLE {role} REPLICATION;"),
-        ));
+        problems.extend(replication_problem(&server.role_name, server.is_granted_replication));
     }
     let standbys = StandbyNames::parse(&server.synchronous_standby_names);
     if standbys.covers_us() {
@@ -60,6 +56,17 @@ pub(super) fn server_problems(server: &ServerFacts, slot: Option<&SlotFacts>) ->
         ));
     }
     problems
+}
+
+/// Of a role without the attribute: managed services may grant a role instead, to whose members they allow the same.
+fn replication_problem(role: &str, is_granted: Option<bool>) -> Option<Problem> {
+    let role = identifier(role);
+    let fix = match is_granted {
+        Some(true) => return None,
+        Some(false) => format!("GRANT rds_replication TO {role};"),
+        None => format!("ALTER ROLE {role} REPLICATION;"),
+    };
+    Some(Problem::new(format!("role {role} may not replicate"), fix))
 }
 
 pub(super) fn slot_problem(name: &str, slot: &SlotFacts, database: &str) -> Option<Problem> {

@@ -2,7 +2,10 @@
 
 use anyhow::{Result, ensure};
 
+use super::{holds, server};
+use crate::e2e::commands::run_script;
 use crate::support::refusal::{CommandLine, complaints};
+use crate::support::servers::postgres::Version;
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
 use crate::support::stage::Stage;
 
@@ -32,7 +35,7 @@ async fn a_role_that_may_not_do_it_names_what_is_missing_and_does_the_rest() -> 
     ensure!(missing.iter().any(|it| it.what.contains("no publication")), "{applied:?}");
     ensure!(applied.stdout.iter().any(|it| it.starts_with("note: skipped")), "{applied:?}");
     let slot = format!("select 1 from pg_replication_slots where slot_name = '{name}'");
-    ensure!(super::holds(&stage, &slot).await, "the slot, which it may make, was not made");
+    ensure!(holds(&stage, &slot).await, "the slot, which it may make, was not made");
     for problem in &missing {
         stage.execute(&problem.fix).await?;
     }
@@ -55,4 +58,32 @@ async fn a_role_that_is_not_there_cannot_make_itself() -> Result<()> {
     let way = "`waldex setup` prints SQL that makes the role";
     ensure!(found.len() == 1 && found[0].fix.contains(way), "{found:#?}");
     Ok(())
+}
+
+/// As on Amazon RDS, where the attribute cannot be set. The server here lets nobody replicate for that, so nothing that
+/// replicates is run.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_replicate_may_come_with_a_role() -> Result<()> {
+    // Roles are of the whole server.
+    let postgres = server(Version::Newest, &[])?;
+    let stage = Stage::new("rds", &postgres, shared_elasticsearch()?).await?;
+    stage.execute("create table t (id int primary key); create role rds_replication").await?;
+    let role = format!("{}_role", stage.name());
+    let line = line(&stage, &role)?;
+    let printed = line.succeed(&["setup"]).await?;
+    for _ in 0..2 {
+        run_script(&stage, &printed.stdout).await?;
+    }
+    stage.execute(&format!("alter role {role} password 'x'")).await?;
+    let attribute = format!("select 1 from pg_roles where rolname = '{role}' and rolreplication");
+    ensure!(!holds(&stage, &attribute).await, "it got an attribute that cannot be set there");
+    // Ends with the preflight.
+    line.succeed(&["setup", "--apply"]).await?;
+
+    stage.execute(&format!("revoke rds_replication from {role}")).await?;
+    let found = complaints(line.finish(&["setup", "--apply"]).await?.expect_code(1)?);
+    ensure!(found.len() == 1 && found[0].what.contains("may not replicate"), "{found:#?}");
+    ensure!(found[0].fix.starts_with("GRANT rds_replication TO"), "{found:#?}");
+    stage.execute(&found[0].fix).await?;
+    line.succeed(&["setup", "--apply"]).await.map(drop)
 }
