@@ -6,6 +6,14 @@
 -- Generated columns are left out as the stream leaves them out: always before 18, and from 18 on
 -- unless the publication names them in pg_publication_tables.attnames.
 -- $1 publication
+WITH published AS MATERIALIZED (
+       -- Once a table, and not once a column.
+       SELECT p.schemaname, p.tablename,
+              CASE jsonb_typeof(to_jsonb(p) -> 'attnames')
+                WHEN 'array' THEN ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames'))
+              END AS column_names
+       FROM pg_catalog.pg_publication_tables p
+       WHERE p.pubname = $1)
 SELECT c.oid AS relation_oid,
        a.attname::text AS name,
        a.attnum AS number,
@@ -19,7 +27,7 @@ SELECT c.oid AS relation_oid,
        place.n::int AS key_place,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
        ops.less, ops.equal, ops.greater
-FROM pg_catalog.pg_publication_tables p
+FROM published p
 JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -42,8 +50,7 @@ LEFT JOIN LATERAL (
               JOIN pg_catalog.pg_namespace os ON os.oid = op.oprnamespace
               WHERE ao.amopfamily = oc.opcfamily
                 AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype) o
-       WHERE oc.oid = k.indclass[place.n - 1]) ops ON place.n IS NOT NULL
-WHERE p.pubname = $1
-  AND coalesce(to_jsonb(p) -> 'attnames' @> to_jsonb(a.attname::text), true)
+       WHERE place.n IS NOT NULL AND oc.oid = k.indclass[place.n - 1]) ops ON true
+WHERE (p.column_names IS NULL OR a.attname::text = ANY (p.column_names))
   AND (a.attgenerated = '' OR pg_catalog.current_setting('server_version_num')::int >= 180000)
 ORDER BY c.oid, a.attnum

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::continuity;
@@ -23,7 +24,11 @@ use crate::postgres::slot::{self, SlotFacts};
 use crate::postgres::standbys::StandbyNames;
 use crate::settings::PostgresSettings;
 
+/// Between two looks, at least and at most.
 const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL_MAX: Duration = Duration::from_secs(300);
+/// So many times as long as a look took is the next one away: of ten thousand tables each takes the source seconds.
+const REST_FACTOR: u32 = 9;
 /// Findings that wait to be read; the watch waits rather than look again.
 const FINDINGS_MAX: usize = 1;
 
@@ -105,9 +110,11 @@ impl Planned {
         if publication.is_none_or(|facts| !facts.left_out().is_empty()) {
             return Some("the publication is gone or publishes less".to_owned());
         }
-        for (name, planned) in &self.tables {
-            let shown = || format!("{}.{}", name.0, name.1);
-            let Some(table) = published.iter().find(|table| name_of(table) == *name) else {
+        let published: BTreeMap<(&str, &str), &PublishedTable> =
+            published.iter().map(|table| (names(table), table)).collect();
+        for ((schema, name), planned) in &self.tables {
+            let shown = || format!("{schema}.{name}");
+            let Some(table) = published.get(&(schema.as_str(), name.as_str())) else {
                 return Some(format!("{} left the publication", shown()));
             };
             let oids = |table: &PublishedTable| (table.relation.oid, table.membership_oid);
@@ -117,9 +124,9 @@ impl Planned {
             if table.membership != planned.membership {
                 return Some(format!("{} was published otherwise", shown()));
             }
-            let columns =
-                |table: &PublishedTable| (table.relation.columns.clone(), table.numbers.clone());
-            if columns(table) != columns(planned) {
+            if table.relation.columns != planned.relation.columns
+                || table.numbers != planned.numbers
+            {
                 return Some(format!("{} has other columns", shown()));
             }
             // With REPLICA IDENTITY FULL the stream does not tell which columns are the key.
@@ -130,19 +137,26 @@ impl Planned {
                 return Some(format!("{} has other partitions", shown()));
             }
         }
-        for (name, before) in &self.left_out {
-            if published.iter().find(|table| name_of(table) == *name) != Some(before) {
-                return Some(format!("{}.{}, which was left out, has changed", name.0, name.1));
+        for ((schema, name), before) in &self.left_out {
+            let now = published.get(&(schema.as_str(), name.as_str()));
+            if now.is_none_or(|table| *table != before) {
+                return Some(format!("{schema}.{name}, which was left out, has changed"));
             }
         }
-        let is_new = |table: &&PublishedTable| {
+        if !self.takes_new_tables {
+            return None;
+        }
+        let is_new = |table: &&&PublishedTable| {
             let name = name_of(table);
             !self.tables.contains_key(&name) && !self.left_out.contains_key(&name)
         };
-        let new = published.iter().find(is_new).filter(|_| self.takes_new_tables)?;
-        let (schema, name) = name_of(new);
+        let (schema, name) = names(published.values().find(is_new)?);
         Some(format!("{schema}.{name} is in the publication now"))
     }
+}
+
+fn names(table: &PublishedTable) -> (&str, &str) {
+    (&table.relation.schema, &table.relation.name)
 }
 
 fn name_of(table: &PublishedTable) -> (String, String) {
@@ -166,8 +180,10 @@ impl Looker {
         loop {
             // The stream has only just begun from what was found at the start.
             tokio::time::sleep(pause).await;
-            pause = INTERVAL;
-            match self.look(&mut session).await {
+            let began = Instant::now();
+            let looked = self.look(&mut session).await;
+            pause = pause_after(began.elapsed());
+            match looked {
                 Ok(findings) => {
                     backoff = Backoff::of_source();
                     for finding in findings {
@@ -180,7 +196,7 @@ impl Looker {
                     // The stream itself says what is wrong with Postgres.
                     debug!(%error, "a look at the source failed");
                     session = None;
-                    pause = backoff.next(None).max(INTERVAL);
+                    pause = backoff.next(None).max(pause);
                 }
             }
         }
@@ -236,6 +252,11 @@ impl Looker {
     }
 }
 
+/// After a look that took so long.
+fn pause_after(look: Duration) -> Duration {
+    look.saturating_mul(REST_FACTOR).clamp(INTERVAL, INTERVAL_MAX)
+}
+
 /// WAL kept by the slot that is worth a warning.
 const RETAINED_WARN_BYTES: i64 = 1 << 30;
 /// WAL that may still be written before the slot is lost, below which it is worth one.
@@ -261,4 +282,17 @@ pub(crate) fn warn_of(source: &SourceVitals) -> bool {
         );
     }
     has_reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_looked_at_for_a_tenth_of_the_time_at_most() {
+        let pause = |look_ms| pause_after(Duration::from_millis(look_ms));
+        assert_eq!(pause(20), INTERVAL);
+        assert_eq!(pause(2_000), Duration::from_secs(18));
+        assert_eq!(pause(3_600_000), INTERVAL_MAX);
+    }
 }
