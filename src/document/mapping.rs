@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::index_settings::{self, FIELDS_LIMIT};
 use super::projection::{FieldKind, Projection};
 use super::tombstones::{self, TooShort};
 use super::types::Kind;
@@ -59,15 +60,14 @@ fn settings(
     fields: usize,
     tombstones_min: Duration,
 ) -> Result<Value, MappingError> {
-    let text = Value::Object(table.settings.clone()).to_string();
-    if text.contains("mapping.source") || text.contains("synthetic") {
-        return Err(MappingError::Source("settings: index.mapping.source".to_owned()));
-    }
     let mut settings = table.settings.clone();
+    let given = index_settings::flat(Some(&Value::Object(settings.clone())));
+    if let Some((name, mode)) = index_settings::incomplete_source(&given) {
+        return Err(MappingError::Source(format!("settings: {name}: {mode}")));
+    }
     tombstones::set(&mut settings, tombstones_min)?;
-    if fields > FIELDS_AT_EASE && !text.contains("total_fields") {
-        let limit = json!(fields + FIELDS_TO_COME);
-        settings.insert("index.mapping.total_fields.limit".to_owned(), limit);
+    if fields > FIELDS_AT_EASE && !given.contains_key(FIELDS_LIMIT) {
+        settings.insert(FIELDS_LIMIT.to_owned(), json!(fields + FIELDS_TO_COME));
     }
     Ok(Value::Object(settings))
 }
@@ -255,5 +255,29 @@ mod tests {
         let mut table = TableSettings::with_defaults("public", "t");
         table.settings.insert("index.mapping.source.mode".to_owned(), json!("synthetic"));
         assert!(matches!(body(&table), Err(MappingError::Source(_))));
+    }
+
+    #[test]
+    fn settings_count_by_their_names_and_not_by_what_else_they_say() {
+        let with = |settings: Value| {
+            let mut table = TableSettings::with_defaults("public", "t");
+            table.settings = settings.as_object().unwrap().clone();
+            body(&table)
+        };
+        for harmless in [
+            json!({"analysis": {"filter": {"s": {"synonyms": ["faux, synthetic", "mapping.source"]}}}}),
+            json!({"index": {"mapping": {"source": {"mode": "stored"}}, "mode": "standard"}}),
+        ] {
+            assert!(with(harmless.clone()).is_ok(), "{harmless}");
+        }
+        for odd in [
+            json!({"index.mapping.source.mode": "synthetic"}),
+            json!({"mapping": {"source.mode": "disabled"}}),
+            json!({"index": {"mapping": {"source": {"mode": "synthetic"}}}}),
+            json!({"index.mode": "logsdb"}),
+            json!({"mode": "time_series"}),
+        ] {
+            assert!(matches!(with(odd.clone()), Err(MappingError::Source(_))), "{odd}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod array;
 mod datetime;
 mod hstore;
 pub mod id;
+pub mod index_settings;
 pub mod json;
 mod json_text;
 pub mod mapping;

@@ -11,9 +11,10 @@ use super::client::{Answer, CallError, Client, path_segment};
 use super::index::{IndexError, generation_index, refused, write_alias};
 use super::target;
 use super::{disk, templates};
+use crate::document::index_settings::{self, FIELDS_LIMIT};
 use crate::findings::{Cure, Findings, Note, Problem};
 
-/// `index.mapping.total_fields.limit`, unless set.
+/// [`FIELDS_LIMIT`], unless set.
 const FIELDS_DEFAULT: u64 = 1000;
 /// Deletes should be remembered at least so long: a lease and a request's limit, and some more.
 const TOMBSTONES_SECONDS_MIN: u64 = 300;
@@ -143,15 +144,13 @@ pub(super) struct Made {
 
 impl Made {
     pub(super) fn of(settings: Option<&Value>, mappings: Option<&Value>) -> Self {
-        let mut made = Self::default();
-        flatten("", settings, &mut made.settings);
-        made.mappings = mappings.and_then(Value::as_object).cloned().unwrap_or_default();
-        made
+        let mappings = mappings.and_then(Value::as_object).cloned().unwrap_or_default();
+        Self { settings: index_settings::flat(settings), mappings }
     }
 
     /// What a request that makes an index states wins over what a template does, field by field.
     fn lay_over(&mut self, body: &Value) {
-        flatten("", body.get("settings"), &mut self.settings);
+        index_settings::lay_over(&mut self.settings, body.get("settings"));
         for (name, value) in body.get("mappings").and_then(Value::as_object).into_iter().flatten() {
             let laid = match (self.mappings.get_mut(name), value) {
                 (Some(Value::Object(below)), Value::Object(above)) => {
@@ -166,8 +165,7 @@ impl Made {
 
     /// A setting as text.
     fn setting(&self, name: &str) -> Option<String> {
-        let value = self.settings.get(name)?;
-        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        index_settings::text(&self.settings, name)
     }
 
     fn judge(&self, wanted: &Wanted<'_>, physical: &str) -> Findings {
@@ -180,20 +178,16 @@ impl Made {
         let source = self.mappings.get("_source");
         let of = |name: &str| source.and_then(|source| source.get(name));
         let lists = |name| of(name).and_then(Value::as_array).is_some_and(|it| !it.is_empty());
-        let is_odd = |mode: &str| !matches!(mode, "stored" | "standard");
+        let is_odd = |mode: &&str| index_settings::is_odd_source(mode);
         let why = if of("enabled") == Some(&Value::Bool(false)) {
             "_source is disabled".to_owned()
         } else if lists("excludes") || lists("includes") {
             "_source excludes or includes fields".to_owned()
-        } else if let Some(mode) = of("mode").and_then(Value::as_str).filter(|mode| is_odd(mode)) {
+        } else if let Some(mode) = of("mode").and_then(Value::as_str).filter(is_odd) {
             format!("_source.mode is {mode}")
         } else {
-            let of_settings = ["index.mapping.source.mode", "index.mode"];
-            let odd = |name: &&str| {
-                let mode = self.setting(name)?;
-                is_odd(&mode).then(|| format!("{name} is {mode}"))
-            };
-            of_settings.iter().find_map(odd)?
+            let (name, mode) = index_settings::incomplete_source(&self.settings)?;
+            format!("{name} is {mode}")
         };
         Some(Problem::new(
             format!("the index \"{physical}\" does not keep documents whole: {why}"),
@@ -205,7 +199,7 @@ impl Made {
     }
 
     fn too_many(&self, wanted: &Wanted<'_>) -> Option<Problem> {
-        let limit = self.setting("index.mapping.total_fields.limit");
+        let limit = self.setting(FIELDS_LIMIT);
         let limit = limit.and_then(|text| text.parse().ok()).unwrap_or(FIELDS_DEFAULT);
         let properties = wanted.body.pointer("/mappings/properties");
         let fields = fields_of(properties).max(fields_of(self.mappings.get("properties")));
@@ -330,20 +324,6 @@ fn fields_of(properties: Option<&Value>) -> u64 {
         1 + fields_of(field.get("properties")) + fields_of(field.get("fields"))
     };
     fields.map(count).sum()
-}
-
-/// Nested or dotted, with or without `index.` in front.
-fn flatten(prefix: &str, settings: Option<&Value>, flat: &mut Map<String, Value>) {
-    for (name, value) in settings.and_then(Value::as_object).into_iter().flatten() {
-        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        if value.is_object() {
-            flatten(&name, Some(value), flat);
-        } else if name.starts_with("index.") {
-            flat.insert(name, value.clone());
-        } else {
-            flat.insert(format!("index.{name}"), value.clone());
-        }
-    }
 }
 
 /// A time as the cluster writes it: `60s`, `15m`, `1h`; none of another form, as of `-1`.
