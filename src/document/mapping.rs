@@ -117,17 +117,25 @@ fn insert_at(properties: &mut Map<String, Value>, name: &str, mapping: Value) {
     }
 }
 
-/// The user's field replaces the derived one if it names a type, else it adds to it.
+/// The user's field replaces the derived one if it names a type, else it adds to it; so does each field inside.
 fn overlay(derived: &mut Map<String, Value>, given: &Map<String, Value>) {
     for (name, given) in given {
         match (derived.get_mut(name).and_then(Value::as_object_mut), given.as_object()) {
-            (Some(field), Some(given)) if !given.contains_key("type") => {
-                for (key, value) in given {
-                    field.insert(key.clone(), value.clone());
-                }
-            }
+            (Some(field), Some(given)) if !given.contains_key("type") => add_to(field, given),
             (_, _) => {
                 derived.insert(name.clone(), given.clone());
+            }
+        }
+    }
+}
+
+fn add_to(field: &mut Map<String, Value>, given: &Map<String, Value>) {
+    for (key, value) in given {
+        let holds_fields = matches!(key.as_str(), "properties" | "fields");
+        match (field.get_mut(key).and_then(Value::as_object_mut), value.as_object()) {
+            (Some(inside), Some(given)) if holds_fields => overlay(inside, given),
+            (_, _) => {
+                field.insert(key.clone(), value.clone());
             }
         }
     }
@@ -255,6 +263,35 @@ mod tests {
         let mut table = TableSettings::with_defaults("public", "t");
         table.settings.insert("index.mapping.source.mode".to_owned(), json!("synthetic"));
         assert!(matches!(body(&table), Err(MappingError::Source(_))));
+    }
+
+    #[test]
+    fn what_names_no_type_is_added_at_every_level() {
+        let mut table = TableSettings::with_defaults("public", "t");
+        for field in ["o.first", "o.last", "o.deep.er"] {
+            table.computed.insert(field.to_owned(), parse_template("{name}").unwrap());
+        }
+        let given = json!({"properties": {
+            "name": {"fields": {"english": {"type": "text"}, "keyword": {"ignore_above": 9}}},
+            "o": {"properties": {
+                "first": {"type": "keyword"},
+                "deep": {"properties": {"er": {"fields": {"keyword": {"type": "wildcard"}}}}},
+            }},
+            "j": {"properties": {"x": {"type": "long"}}},
+        }});
+        table.mappings = given.as_object().unwrap().clone();
+        let body = body(&table).unwrap();
+        let fields = &body["mappings"]["properties"];
+        let keyword = |above| json!({"type": "keyword", "ignore_above": above});
+        let name = json!({"keyword": keyword(9), "english": {"type": "text"}});
+        assert_eq!(fields["name"], json!({"type": "text", "fields": name}));
+        let inside = &fields["o"]["properties"];
+        assert_eq!(inside["first"], json!({"type": "keyword"}));
+        assert_eq!(inside["last"], text());
+        let er = json!({"type": "text", "fields": {"keyword": {"type": "wildcard"}}});
+        assert_eq!(inside["deep"]["properties"]["er"], er);
+        assert_eq!(fields["j"]["properties"], json!({"x": {"type": "long"}}));
+        assert_eq!(fields["j"]["enabled"], false);
     }
 
     #[test]
