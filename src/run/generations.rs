@@ -9,7 +9,7 @@ use super::schema::{Difference, TableSource, difference};
 use super::start::refuse_gone;
 use super::tables::{Plan, PlannedTable};
 use crate::elasticsearch::client::Client;
-use crate::elasticsearch::index::{self, ReaderName, generation_index};
+use crate::elasticsearch::index::{self, IndexError, ReaderName, generation_index};
 use crate::elasticsearch::lease::Term;
 use crate::elasticsearch::state::{State, TableState};
 use crate::elasticsearch::store::StateStore;
@@ -107,7 +107,16 @@ async fn keep_generation(
             if !added.is_empty() {
                 let fields = mappings_of(&table.index_body, &added);
                 store.held().await?;
-                index::extend_mappings(client, &kept.index, kept.generation, fields).await?;
+                let (index, generation) = (&kept.index, kept.generation);
+                match index::extend_mappings(client, index, generation, fields).await {
+                    // Its mappings cannot be what they are to be: it maps a field of that name otherwise, for a
+                    // column that is gone, or lacks an analyzer that came with the field.
+                    Err(refused @ IndexError::Refused { status: 400, .. }) => {
+                        warn!(table = name, reason = %refused, "loading a new generation");
+                        return Ok(None);
+                    }
+                    extended => extended?,
+                }
             }
             kept.refresh_recommended = true;
             warn!(

@@ -121,6 +121,30 @@ async fn columns_that_swap_their_names_are_another_generation() -> Result<()> {
     remade("columns_swapped", change, &["id", "n", "v", "w"], "id").await
 }
 
+/// The index remembers the mapping of a field that its documents have no more, and takes no other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_comes_back_with_another_type_is_another_generation() -> Result<()> {
+    for (label, node) in [("back", shared_elasticsearch()?), ("back_os", shared_opensearch()?)] {
+        let mut stage = Stage::new(label, shared_postgres()?, node).await?;
+        stage.table("t", "id int primary key, note int", "").await?;
+        stage.execute("insert into t select i, i from generate_series(1, 50) i").await?;
+        let index = stage.index("t");
+        let mut running = stage.run()?;
+        wait_for_field(&stage, &index, "50", "note", 50.into()).await?;
+        stage.execute("alter table t drop column note; insert into t values (51)").await?;
+        wait_for_field(&stage, &index, "51", "note", Value::Null).await?;
+        stage
+            .execute("alter table t add column note text; insert into t values (52, 'text')")
+            .await?;
+        running.wait_for_line(LIMIT, "readers see the new generation").await?;
+        running.stop(LIMIT).await?;
+        stage.catch_up().await?;
+        stage.assert_equal("t", "id", &["id", "note"]).await?;
+        ensure!(mapping_of(&stage, &index, "note").await? == "text", "it is mapped otherwise");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_key_is_another_generation_without_the_old_ids() -> Result<()> {
     let change =
