@@ -149,7 +149,7 @@ pub fn derived_mapping(field: FieldKind<'_>) -> String {
 fn field_mapping(field: FieldKind<'_>) -> Value {
     match field {
         FieldKind::Computed => text(),
-        FieldKind::Column(kind) => kind_mapping(kind),
+        FieldKind::Column { kind, .. } => kind_mapping(kind),
     }
 }
 

@@ -107,7 +107,12 @@ enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind<'a> {
     /// One column's value.
-    Column(&'a Kind),
+    Column {
+        /// Its place in the relation.
+        column: usize,
+        /// Of its type.
+        kind: &'a Kind,
+    },
     /// A template's text.
     Computed,
 }
@@ -196,7 +201,7 @@ impl Projection {
     pub fn fields(&self) -> impl Iterator<Item = (&str, FieldKind<'_>)> {
         self.steps.iter().map(|step| {
             let kind = match &step.source {
-                Source::Column { kind, .. } => FieldKind::Column(kind),
+                Source::Column { column, kind } => FieldKind::Column { column: *column, kind },
                 Source::Computed(_) => FieldKind::Computed,
             };
             (step.name.as_str(), kind)

@@ -61,6 +61,15 @@ pub fn parse_template(template: &str) -> Result<Vec<TemplatePart>, TemplateError
     }
 }
 
+/// The template that has these parts.
+pub fn template_of(parts: &[TemplatePart]) -> String {
+    let text = |part: &TemplatePart| match part {
+        TemplatePart::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
+        TemplatePart::Column(name) => format!("{{{name}}}"),
+    };
+    parts.iter().map(text).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +81,13 @@ mod tests {
         assert_eq!(parse_template("{a} {b}"), Ok(vec![column("a"), literal(" "), column("b")]));
         assert_eq!(parse_template("{{{a}}}"), Ok(vec![literal("{"), column("a"), literal("}")]));
         assert_eq!(parse_template("{a b}"), Ok(vec![column("a b")]));
+    }
+
+    #[test]
+    fn parts_lead_back_to_their_template() {
+        for template in ["{a} {b}", "{{{a}}}", "{a b}{{}}", "a: {a}\""] {
+            assert_eq!(template_of(&parse_template(template).unwrap()), template);
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct TableSource {
     pub routing: Option<String>,
     /// The derived mapping of each field, as JSON.
     pub fields: BTreeMap<String, String>,
+    /// Where each field comes from; none in a state that is older than this field.
+    #[serde(default)]
+    pub sources: BTreeMap<String, FieldSource>,
     /// Type OID and modifier of each column; none in a state that is older than this field.
     #[serde(default)]
     pub types: BTreeMap<String, (u32, i32)>,
@@ -42,6 +45,16 @@ pub struct TableSource {
     /// Each partition of a root with its file; none in a state that is older than this field.
     #[serde(default)]
     pub partitions: Option<BTreeMap<u32, u32>>,
+}
+
+/// Where a field of the documents comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldSource {
+    /// The column of this name.
+    Column(String),
+    /// This template.
+    Computed(String),
 }
 
 /// `text` and `varchar`: a change between them leaves every value's text as it was, unless it cuts them short.
@@ -57,6 +70,7 @@ impl TableSource {
             key: table.key(),
             routing: table.settings.routing.clone(),
             fields: table.fields.clone(),
+            sources: table.sources.clone(),
             types: table.published.relation.columns.iter().map(typed).collect(),
             numbers: numbered(&table.published),
             partitions: Some(partitions::files(&table.published.partitions)),
@@ -119,6 +133,14 @@ pub(crate) fn difference(before: &TableSource, now: &TableSource) -> Difference 
     if before.fields.iter().any(is_retyped) {
         return Difference::Remade("a column has another type, which is mapped otherwise");
     }
+    // The configuration says so, and Postgres sends no row for that either. A field that is only new or gone is
+    // told below.
+    let is_fed_otherwise = |(name, source): (&String, &FieldSource)| {
+        now.sources.get(name).is_some_and(|source_now| source_now != source)
+    };
+    if before.sources.iter().any(is_fed_otherwise) {
+        return Difference::Remade("a field is made of another column or by another template");
+    }
     let is_another = |(name, number): (&String, &i16)| {
         now.numbers.get(name).is_some_and(|number_now| number_now != number)
     };
@@ -158,6 +180,7 @@ mod tests {
             key: key.iter().map(text).collect(),
             routing: None,
             fields: fields.iter().map(|(name, kind)| (text(name), text(kind))).collect(),
+            sources: BTreeMap::new(),
             types: BTreeMap::new(),
             numbers: BTreeMap::new(),
             partitions: None,
@@ -176,6 +199,43 @@ mod tests {
             assert!(matches!(difference(&before, &now), Difference::Remade(_)), "{now:?}");
         }
         assert_eq!(difference(&with(&[]), &before), Difference::None, "an older state");
+    }
+
+    #[test]
+    fn a_field_from_elsewhere_is_another_generation() {
+        let column = |name: &str| FieldSource::Column(name.to_owned());
+        let computed = |template: &str| FieldSource::Computed(template.to_owned());
+        let with = |sources: &[(&str, FieldSource)]| TableSource {
+            sources: sources.iter().map(|(name, it)| ((*name).to_owned(), it.clone())).collect(),
+            fields: sources.iter().map(|(name, _)| ((*name).to_owned(), "t".to_owned())).collect(),
+            ..source(&["id"], &[])
+        };
+        let before = with(&[("a", column("a")), ("full", computed("{a} {b}"))]);
+        assert_eq!(difference(&before, &before), Difference::None);
+        for now in [
+            with(&[("a", column("b")), ("full", computed("{a} {b}"))]),
+            with(&[("a", column("a")), ("full", computed("{b} {a}"))]),
+            with(&[("a", computed("a")), ("full", computed("{a} {b}"))]),
+        ] {
+            assert!(matches!(difference(&before, &now), Difference::Remade(_)), "{now:?}");
+        }
+        let renamed = with(&[("x", column("a")), ("full", computed("{a} {b}"))]);
+        assert!(matches!(difference(&before, &renamed), Difference::Fields { .. }));
+    }
+
+    #[test]
+    fn a_state_that_does_not_know_where_fields_come_from_is_read_and_no_reason() {
+        let known = source(&["id"], &[("id", "long")]);
+        let now = TableSource {
+            sources: BTreeMap::from([("id".to_owned(), FieldSource::Column("n".to_owned()))]),
+            ..known.clone()
+        };
+        let mut document = serde_json::to_value(&now).unwrap();
+        assert_eq!(document["sources"], serde_json::json!({"id": {"column": "n"}}));
+        assert!(document.as_object_mut().unwrap().remove("sources").is_some());
+        let before: TableSource = serde_json::from_value(document).unwrap();
+        assert_eq!(before, known);
+        assert_eq!(difference(&before, &now), Difference::None);
     }
 
     #[test]

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::schema::FieldSource;
 use crate::config::index_name;
 use crate::document::mapping::{derived_mapping, index_body};
-use crate::document::projection::Projection;
+use crate::document::projection::{FieldKind, Projection};
+use crate::document::template::template_of;
 use crate::document::types::TypeRegistry;
 use crate::elasticsearch::index::write_alias;
 use crate::elasticsearch::lease::Term;
 use crate::error::Error;
 use crate::lsn::Lsn;
+use crate::pgoutput::relation::Relation;
 use crate::pipeline::{PipelineError, TablePlan};
 use crate::postgres::catalog::{self, PublishedTable};
 use crate::postgres::session::Session;
@@ -30,6 +33,8 @@ pub struct PlannedTable {
     pub index_body: Value,
     /// The derived mapping of each field, as JSON.
     pub fields: BTreeMap<String, String>,
+    /// Where each field comes from.
+    pub sources: BTreeMap<String, FieldSource>,
 }
 
 impl PlannedTable {
@@ -152,7 +157,25 @@ fn planned(
         .map_err(|error| unfit(format!("table \"{name}\": {error}")))?;
     let fields = projection.fields().map(|(name, kind)| (name.to_owned(), derived_mapping(kind)));
     let fields = fields.collect();
-    Ok(PlannedTable { published, settings, index_body, fields })
+    let sources = sources(&projection, &published.relation, &settings);
+    Ok(PlannedTable { published, settings, index_body, fields, sources })
+}
+
+fn sources(
+    projection: &Projection,
+    relation: &Relation,
+    settings: &TableSettings,
+) -> BTreeMap<String, FieldSource> {
+    let source = |(name, kind): (&str, FieldKind<'_>)| {
+        let source = match kind {
+            FieldKind::Column { column, .. } => {
+                FieldSource::Column(relation.columns.get(column)?.name.clone())
+            }
+            FieldKind::Computed => FieldSource::Computed(template_of(settings.computed.get(name)?)),
+        };
+        Some((name.to_owned(), source))
+    };
+    projection.fields().filter_map(source).collect()
 }
 
 /// Two tables cannot share an index; of those that do, the one that is kept already goes first.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use elasticsearch::http::Method;
 use serde_json::Value;
 
+use crate::support::refusal::CommandLine;
 use crate::support::servers::{
     shared_elasticsearch, shared_opensearch, shared_postgres, shared_postgres_14,
 };
@@ -141,6 +142,38 @@ async fn a_column_that_comes_back_with_another_type_is_another_generation() -> R
         stage.catch_up().await?;
         stage.assert_equal("t", "id", &["id", "note"]).await?;
         ensure!(mapping_of(&stage, &index, "note").await? == "text", "it is mapped otherwise");
+    }
+    Ok(())
+}
+
+/// No column changes, and every document does.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_source_of_a_field_is_another_generation() -> Result<()> {
+    let mut stage = Stage::new("resourced", shared_postgres()?, shared_elasticsearch()?).await?;
+    let settings = "exclude: [a, b, c]\nrename: {d: x}\ncomputed: {full: \"{a} {b}\"}";
+    let columns = "id int primary key, a text, b text, c text, d text, e text";
+    stage.table("t", columns, settings).await?;
+    stage
+        .execute("insert into t select i, 'a', 'b', 'c', 'd', 'e' from generate_series(1, 20) i")
+        .await?;
+    let mut line = CommandLine::of(&stage);
+    line.succeed(&["run", "--until", "current"]).await?;
+    line.succeed(&["run", "--until", "current"]).await?;
+    let index = stage.index("t");
+    let generation = async |number: u32| {
+        let path = format!("/{index}-00000{number}");
+        anyhow::Ok(stage.search.request(Method::Get, &path, None).await?.0 == 200)
+    };
+    ensure!(generation(1).await?, "another generation without a change");
+    for (number, before, now, field, value) in
+        [(2, "{a} {b}", "{b}, {a}", "full", "b, a"), (3, "{d: x}", "{e: x, d: e}", "x", "e")]
+    {
+        line.config = line.config.map(|config| config.replace(before, now));
+        line.succeed(&["run", "--until", "current"]).await?;
+        let documents = stage.search.documents(&index).await?;
+        let stale = documents.values().filter(|document| document.source[field] != value).count();
+        ensure!(documents.len() == 20 && stale == 0, "{stale} documents are stale after {now}");
+        ensure!(generation(number).await?, "no new generation after {now}");
     }
     Ok(())
 }
