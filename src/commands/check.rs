@@ -2,6 +2,7 @@
 //! should be known. Reads only. Beside a waldex that runs, too.
 
 use super::output;
+use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::state::State;
 use crate::elasticsearch::store::StateStore;
@@ -79,7 +80,8 @@ async fn continuity(
             note(refused, found);
         }
         note(start::account_for_indices(client, &plan, state).await, found);
-        if let Some(seen) = note(fitness::look(client, &plan, state).await, found) {
+        let seen = fitness::look(client, &plan, state, &Reload::Nothing).await;
+        if let Some(seen) = note(seen, found) {
             found.extend(seen);
         }
     }

@@ -25,7 +25,7 @@ pub struct Wanted<'a> {
     pub table: String,
     /// Alias of its readers.
     pub index: &'a str,
-    /// The generation that is written, if there is one.
+    /// The generation that is gone on with, if there is one.
     pub generation: Option<u32>,
     /// Settings and mappings that a new generation is made with.
     pub body: &'a Value,
@@ -55,7 +55,7 @@ async fn look_at(client: &Client, wanted: &Wanted<'_>) -> Result<Findings, Index
     findings.problems.extend(problems);
     let mut made = template.unwrap_or_default();
     made.lay_over(wanted.body);
-    findings.extend(made.judge(wanted, &physical));
+    findings.extend(made.judge(wanted, &physical, false));
     Ok(findings)
 }
 
@@ -70,7 +70,7 @@ pub async fn look_at_made(
     generation: u32,
     body: &Value,
 ) -> Result<Vec<Problem>, IndexError> {
-    let wanted = Wanted { table, index, generation: Some(generation), body };
+    let wanted = Wanted { table, index, generation: None, body };
     let found = existing(client, &wanted, generation).await?;
     let mut problems = found.map(|found| found.problems).unwrap_or_default();
     problems.retain(|problem| problem.cure != Cure::WhileRunning);
@@ -94,7 +94,7 @@ async fn existing(
     let index = json.get(&physical);
     let part = |name: &str| index.and_then(|index| index.get(name));
     let made = Made::of(part("settings"), part("mappings"));
-    let mut findings = made.judge(wanted, &physical);
+    let mut findings = made.judge(wanted, &physical, wanted.generation.is_some());
     findings.problems.extend(made.blocks(&physical));
     findings.notes.extend(other_types(wanted, made.mappings.get("properties")));
     let alias = write_alias(wanted.index, generation);
@@ -168,8 +168,10 @@ impl Made {
         index_settings::text(&self.settings, name)
     }
 
-    fn judge(&self, wanted: &Wanted<'_>, physical: &str) -> Findings {
-        let problems = [self.incomplete_source(wanted, physical), self.too_many(wanted)];
+    /// `is_kept`: it is there, and gone on with.
+    fn judge(&self, wanted: &Wanted<'_>, physical: &str, is_kept: bool) -> Findings {
+        let too_many = self.too_many(wanted, is_kept.then_some(physical));
+        let problems = [self.incomplete_source(wanted, physical), too_many];
         Findings { problems: problems.into_iter().flatten().collect(), notes: self.notes(physical) }
     }
 
@@ -198,24 +200,30 @@ impl Made {
         ))
     }
 
-    fn too_many(&self, wanted: &Wanted<'_>) -> Option<Problem> {
-        let limit = self.setting(FIELDS_LIMIT);
-        let limit = limit.and_then(|text| text.parse().ok()).unwrap_or(FIELDS_DEFAULT);
+    /// `kept`: the index that is gone on with, whose own setting counts.
+    fn too_many(&self, wanted: &Wanted<'_>, kept: Option<&str>) -> Option<Problem> {
+        let limit = self.setting(FIELDS_LIMIT).and_then(|text| text.parse().ok());
+        let limit = limit.unwrap_or(FIELDS_DEFAULT);
         let properties = wanted.body.pointer("/mappings/properties");
         let fields = fields_of(properties).max(fields_of(self.mappings.get("properties")));
-        (fields > limit).then(|| {
-            Problem::new(
-                format!(
-                    "the documents of table \"{}\" have {fields} fields, more than the {limit} that the index \
-                     may have",
-                    wanted.table
-                ),
-                format!(
-                    "settings: {{index.mapping.total_fields.limit: {}}} for the table, or fewer columns",
-                    fields.saturating_add(fields / 10)
-                ),
-            )
-        })
+        if fields <= limit {
+            return None;
+        }
+        let what = format!(
+            "the documents of table \"{}\" have {fields} fields, more than the {limit} that the index may have",
+            wanted.table
+        );
+        let enough = fields.saturating_add(fields / 10);
+        let fix = match kept {
+            Some(physical) => format!(
+                "PUT /{physical}/_settings {{\"{FIELDS_LIMIT}\":{enough}}}; and settings of the table, for the next \
+                 index"
+            ),
+            None => {
+                format!("settings: {{{FIELDS_LIMIT}: {enough}}} for the table, or fewer columns")
+            }
+        };
+        Some(Problem::new(what, fix))
     }
 
     fn notes(&self, physical: &str) -> Vec<Note> {

@@ -128,7 +128,7 @@ impl<'a> Beginning<'a> {
         newcomers::leave_out_foreign(client, &mut plan, &newcomers).await?;
         newcomers::say(&plan.left_out);
         let known = found.as_ref().map(|found| &found.state);
-        let found_unfit = fitness::look(client, &plan, known).await?;
+        let found_unfit = fitness::look(client, &plan, known, reload).await?;
         notes.extend(refuse(found_unfit, reload)?.notes);
         store.resume();
         let target = Target { settings, session: &session, client, store, making };

@@ -1,21 +1,26 @@
 //! The indices of a plan, looked at before a run and after one was made.
 
+use super::start::wants;
 use super::tables::{Plan, PlannedTable};
+use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::fitness::{self, Wanted};
-use crate::elasticsearch::state::State;
+use crate::elasticsearch::state::{State, TableState};
 use crate::error::Error;
 use crate::findings::Findings;
 
-/// Looks at the indices of all tables, those that exist and those to be made.
+/// Looks at the indices of all tables, those that are gone on with and those to be made: one that is loaded again
+/// would else be in the way of its own replacement.
 pub(crate) async fn look(
     client: &Client,
     plan: &Plan,
     state: Option<&State>,
+    reload: &Reload,
 ) -> Result<Findings, Error> {
     let wanted = plan.tables.iter().map(|table| {
         let known = state.and_then(|state| state.tables.get(&table.name()));
-        let known = known.filter(|known| known.index == table.settings.index);
+        let is_kept = |known: &&TableState| known.index == table.settings.index && known.loaded;
+        let known = known.filter(is_kept).filter(|_| !wants(reload, table));
         Wanted {
             table: table.name(),
             index: &table.settings.index,

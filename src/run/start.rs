@@ -31,7 +31,7 @@ use crate::settings::{PostgresSettings, Settings};
 const DUPLICATE_OBJECT: &str = "42710";
 
 /// A single table may be named with or without its schema.
-fn wants(reload: &Reload, table: &PlannedTable) -> bool {
+pub(super) fn wants(reload: &Reload, table: &PlannedTable) -> bool {
     match reload {
         Reload::Nothing => false,
         Reload::All => true,

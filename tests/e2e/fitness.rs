@@ -99,6 +99,45 @@ async fn more_fields_than_an_index_may_have() -> Result<()> {
     Ok(())
 }
 
+/// The index is in the way of its own replacement only as long as it is gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_found_unfit_is_replaced_as_printed() -> Result<()> {
+    let stage = stage("unfit_made", shared_opensearch()?, "").await?;
+    let line = CommandLine::of(&stage);
+    // Of the old kind, which is not looked at before an index is made.
+    let path = format!("/_template/{}", stage.name());
+    let template = json!({
+        "index_patterns": [format!("{}*", stage.index("t"))],
+        "mappings": {"_source": {"excludes": ["v"]}},
+    });
+    stage.search.expect(Method::Put, &path, Some(template)).await?;
+    let refused = line.finish(&["run", "--until", "current"]).await;
+    stage.search.expect(Method::Delete, &path, None).await?;
+    let found = complaints(refused?.expect_code(1)?);
+    ensure!(found.len() == 1 && found[0].fix.contains("run --reload public.t"), "{found:#?}");
+    line.succeed(&["run", "--reload", "public.t", "--until", "current"]).await?;
+    stage.assert_equal("t", "id", &["id", "v", "o"]).await
+}
+
+/// A setting of the table would be one of the next index only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_fields_is_raised_on_the_index_as_printed() -> Result<()> {
+    let stage = stage("limit_kept", shared_elasticsearch()?, "").await?;
+    stage.catch_up().await?;
+    let line = CommandLine::of(&stage);
+    let path = format!("/{}-000001/_settings", stage.index("t"));
+    let limit = |limit: u32| Some(json!({"index.mapping.total_fields.limit": limit}));
+    stage.search.expect(Method::Put, &path, limit(3)).await?;
+    let complaint = line.refused("4 fields, more than the 3", 1).await?;
+    let (request, _) = complaint.fix.split_once("; ").context("no request")?;
+    let body = request.strip_prefix(&format!("PUT {path} ")).context("another request")?;
+    stage.search.expect(Method::Put, &path, Some(serde_json::from_str(body)?)).await?;
+    stage.catch_up().await?;
+    stage.search.expect(Method::Put, &path, limit(3)).await?;
+    line.succeed(&["run", "--reload", "public.t", "--until", "current"]).await?;
+    stage.assert_equal("t", "id", &["id", "v", "o"]).await
+}
+
 /// Everybody's name for it is a data stream: it cannot be one of waldex's aliases.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_stream_of_that_name() -> Result<()> {

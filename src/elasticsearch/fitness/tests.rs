@@ -7,10 +7,11 @@ use super::*;
 fn judged(template: &Value, body: &Value) -> Findings {
     let mut made = Made::of(template.get("settings"), template.get("mappings"));
     made.lay_over(body);
-    made.judge(
-        &Wanted { table: "public.t".to_owned(), index: "t", generation: None, body },
-        "t-000001",
-    )
+    made.judge(&wanted(body), "t-000001", false)
+}
+
+fn wanted(body: &Value) -> Wanted<'_> {
+    Wanted { table: "public.t".to_owned(), index: "t", generation: None, body }
 }
 
 fn sound() -> Value {
@@ -68,7 +69,14 @@ fn fields_are_counted_as_the_limit_counts_them() {
                "mappings": {"properties": properties}})
     };
     assert_eq!(judged(&json!({}), &body(6)).problems, []);
-    assert!(judged(&json!({}), &body(5)).problems[0].what.contains("6 fields"));
+    let to_be_made = &judged(&json!({}), &body(5)).problems[0];
+    assert!(to_be_made.what.contains("6 fields"), "{to_be_made:?}");
+    assert!(to_be_made.fix.starts_with("settings: {index.mapping.total_fields.limit: 6}"));
+    // It was made with another limit, and another one for the table would not change that.
+    let made = Made::of(Some(&json!({"index.mapping.total_fields.limit": "5"})), None);
+    let kept = &made.judge(&wanted(&body(9)), "t-000001", true).problems[0];
+    let request = r#"PUT /t-000001/_settings {"index.mapping.total_fields.limit":6}"#;
+    assert!(kept.fix.starts_with(request), "{kept:?}");
 }
 
 #[test]
