@@ -20,7 +20,7 @@ use super::source_watch::{Finding, Watch};
 use super::stream::Clock;
 use super::writers::wait_for_writers;
 use crate::document::Field;
-use crate::error::Error;
+use crate::error::{Class, Error};
 use crate::lsn::Lsn;
 use crate::pipeline::Pipeline;
 use crate::postgres::PostgresError;
@@ -63,13 +63,23 @@ pub(crate) enum Loaded {
     },
     /// A stop was asked for.
     Stopped,
-    /// The table is no longer as it was planned; nothing was copied.
+    /// The table is no longer as it was planned; what was copied is of no use.
     Outplanned,
 }
 
 impl Loading<'_> {
     /// Copies `table` and waits until every row is confirmed.
     pub(crate) async fn run(mut self, table: &PublishedTable) -> Result<Loaded, Error> {
+        match self.copy(table).await {
+            // Dropped or altered between two chunks. Where the table is as it was, the error would come again.
+            Err(error @ Error::Postgres(_)) if error.class() == Class::Definite => {
+                if self.is_as_planned(table).await? { Err(error) } else { Ok(Loaded::Outplanned) }
+            }
+            copied => copied,
+        }
+    }
+
+    async fn copy(&mut self, table: &PublishedTable) -> Result<Loaded, Error> {
         self.pipeline.load(&table.relation)?;
         let session = self.session;
         if self.patiently(wait_for_writers(session, table.relation.oid)).await?.is_none() {

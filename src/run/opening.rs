@@ -153,7 +153,7 @@ impl Run<'_> {
         Ok(Loads::Whole)
     }
 
-    /// A load that failed leaves requests in flight, which must not meet those of the next attempt.
+    /// A load that did not come to its end leaves requests in flight, which must not meet those of the next attempt.
     async fn settled(
         &mut self,
         loaded: Result<Loaded, Error>,

@@ -1,10 +1,15 @@
 //! Tables that change while waldex runs, or while it is away: columns, types, keys, names, membership of the
 //! publication. Postgres sends no row for any of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use elasticsearch::http::Method;
 use serde_json::Value;
 
+use crate::support::proxy::http::{Fault, SearchProxy};
 use crate::support::refusal::CommandLine;
 use crate::support::servers::{
     shared_elasticsearch, shared_opensearch, shared_postgres, shared_postgres_14,
@@ -325,4 +330,36 @@ async fn a_column_added_just_before_a_load_is_in_what_was_written_with_it() -> R
     running.stop(LIMIT).await?;
     stage.catch_up().await?;
     stage.assert_equal("t", "id", &["id", "v", "n"]).await
+}
+
+/// The ALTER waits for the first chunk and goes before the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_renamed_between_two_chunks_of_a_load_is_planned_anew() -> Result<()> {
+    let mut stage = Stage::new("chunks_alter", shared_postgres()?, shared_elasticsearch()?).await?;
+    stage.table("t", "id int primary key, v text", "").await?;
+    stage.execute("insert into t select i, 'v' from generate_series(1, 60000) i").await?;
+    let proxy = SearchProxy::before(stage.node).await?;
+    let (altered, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (is_altered, has_begun) = (Arc::clone(&altered), Arc::clone(&begun));
+    proxy.rule(move |request| {
+        if !request.is_bulk() || is_altered.load(Ordering::Relaxed) {
+            return Fault::Pass;
+        }
+        has_begun.store(true, Ordering::Relaxed);
+        Fault::Delay(Duration::from_millis(500))
+    });
+    let mut line = CommandLine::of(&stage);
+    line.elasticsearch_url = proxy.node().url_with_credentials();
+    let mut running = line.waldex(&["run"])?.spawn()?;
+    wait_until(LIMIT, "the first rows", async || begun.load(Ordering::Relaxed)).await?;
+    stage.execute("alter table t rename column v to w").await?;
+    altered.store(true, Ordering::Relaxed);
+    running.wait_for_line(LIMIT, "\"loaded\"").await?;
+    ensure!(
+        running.lines().iter().any(|line| line.contains("planning again")),
+        "the ALTER was not between two chunks"
+    );
+    running.stop(LIMIT).await?;
+    stage.catch_up().await?;
+    stage.assert_equal("t", "id", &["id", "w"]).await
 }
