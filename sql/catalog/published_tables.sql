@@ -11,6 +11,7 @@
 -- Of a root with publish_via_partition_root: all partitions below it by OID, with their files (0 for one that is
 -- partitioned itself), and whether each was a table before: ATTACH PARTITION writes the rows of its columns anew,
 -- while those of the system columns stay as its creation wrote them. pg_partition_tree would wait for locks.
+-- A right is NULL where the table or its schema was dropped since the statement began.
 -- $1 publication
 SELECT c.oid,
        n.nspname::text AS schema,

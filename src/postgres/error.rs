@@ -163,6 +163,11 @@ impl PostgresError {
         self.server().is_some_and(|error| of_names.contains(&error.sqlstate.as_str()))
     }
 
+    /// Whether a statement that names nothing met something in the catalog that was dropped beside it.
+    pub fn is_dropped_meanwhile(&self) -> bool {
+        self.server().is_some_and(sqlstate::is_dropped_meanwhile)
+    }
+
     /// What the server reported, if it did.
     pub fn server(&self) -> Option<&ServerError> {
         if let Self::Server(error)

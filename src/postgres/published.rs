@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokio_postgres::Row;
+use tracing::debug;
 
 use crate::pgoutput::relation::{Column, Relation, ReplicaIdentity};
 
@@ -94,14 +95,33 @@ impl PublishedTable {
     }
 }
 
+/// How often the catalog is read while tables are dropped beside that, at most.
+const READS_MAX: u32 = 5;
+
 /// The tables of the publication, by schema and name.
 ///
-/// Tables come and go between the query for their columns and the one for themselves. One with a key and without
-/// any column was not there both times; it is left out, and the next look meets it whole.
+/// Tables come and go between the query for their columns and the one for themselves, and within each: functions of
+/// the catalog look at it as it is, and not as the statement sees it. One that was not there throughout is left out,
+/// and the next look meets it whole.
 ///
 /// # Errors
 /// The session's.
 pub async fn published_tables(
+    session: &Session,
+    publication: &str,
+) -> Result<Vec<PublishedTable>, PostgresError> {
+    for _ in 1..READS_MAX {
+        match read_tables(session, publication).await {
+            Err(error) if error.is_dropped_meanwhile() => {
+                debug!(%error, "a table went while the publication was read: reading again");
+            }
+            read => return read,
+        }
+    }
+    read_tables(session, publication).await
+}
+
+async fn read_tables(
     session: &Session,
     publication: &str,
 ) -> Result<Vec<PublishedTable>, PostgresError> {
@@ -112,6 +132,9 @@ pub async fn published_tables(
     let schemas = published_schemas(session, publication).await?;
     let mut tables = Vec::new();
     for row in session.rows(PUBLISHED_TABLES_SQL, &[&publication]).await? {
+        if is_dropped(&row)? {
+            continue;
+        }
         let oid = field(&row, "oid")?;
         let columns = columns.get(&oid).map(Vec::as_slice).unwrap_or_default();
         let mut table = published_table(&row, oid, columns)?;
@@ -125,6 +148,13 @@ pub async fn published_tables(
         tables.push(table);
     }
     Ok(tables)
+}
+
+/// Whether the table, or its schema, went while the statement ran: then nothing can be said of the rights on it.
+fn is_dropped(row: &Row) -> Result<bool, PostgresError> {
+    let (table, schema) = ("may_select", "may_use_schema");
+    let rights: [Option<bool>; 2] = [field(row, table)?, field(row, schema)?];
+    Ok(rights.contains(&None))
 }
 
 /// What puts a schema into the publication, and the schema.

@@ -80,6 +80,17 @@ fn is_wal_removed(error: &ServerError) -> bool {
         || routine == WAL_CHECKED_IN
 }
 
+/// Of XX000, internal errors, whose texts are never translated: how those of functions begin that look at the catalog
+/// as it is now.
+const DROPPED_MEANWHILE_WORDS: [&str; 2] =
+    ["could not open relation with OID ", "cache lookup failed for "];
+
+/// Whether something that a statement found in the catalog was dropped before it was through.
+pub(super) fn is_dropped_meanwhile(error: &ServerError) -> bool {
+    error.sqlstate == "XX000"
+        && DROPPED_MEANWHILE_WORDS.iter().any(|words| error.message.starts_with(words))
+}
+
 /// What an operator can do about it, where that is known.
 pub(super) fn remedy_of(error: &ServerError) -> Option<String> {
     let text = match error.sqlstate.as_str() {

@@ -63,6 +63,14 @@ fn a_full_table_of_locks_is_waited_out_with_the_setting_named() {
 }
 
 #[test]
+fn what_was_dropped_while_the_catalog_was_read_is_told_from_other_internal_errors() {
+    assert!(server("XX000", "could not open relation with OID 16385").is_dropped_meanwhile());
+    assert!(server("XX000", "cache lookup failed for relation 16385").is_dropped_meanwhile());
+    assert!(!server("XX000", "unexpected data").is_dropped_meanwhile());
+    assert!(!server("42P01", "could not open relation with OID 16385").is_dropped_meanwhile());
+}
+
+#[test]
 fn our_own_error_survives_the_way_through_an_io_error() {
     let carried = io::Error::other(PostgresError::Md5Refused);
     assert!(matches!(PostgresError::from(carried), PostgresError::Md5Refused));
