@@ -73,7 +73,12 @@ impl Loading<'_> {
         match self.copy(table).await {
             // Dropped or altered between two chunks. Where the table is as it was, the error would come again.
             Err(error @ Error::Postgres(_)) if error.class() == Class::Definite => {
-                if self.is_as_planned(table).await? { Err(error) } else { Ok(Loaded::Outplanned) }
+                let is_as_planned = is_as_planned(self.session, self.publication, table);
+                match self.patiently(is_as_planned).await? {
+                    None => Ok(Loaded::Stopped),
+                    Some(false) => Ok(Loaded::Outplanned),
+                    Some(true) => Err(error),
+                }
             }
             copied => copied,
         }
