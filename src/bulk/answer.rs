@@ -1,9 +1,10 @@
 //! What the server says of each item of a bulk.
 //!
 //! Items are classified by HTTP status and, where one status means two things, by the error's type;
-//! never by a message: names of exceptions changed between versions (8.8 renamed
+//! not by a message: names of exceptions changed between versions (8.8 renamed
 //! `mapper_parsing_exception`), statuses did not. `error.reason` may quote a column's value, so of it only
-//! the name of the field is kept.
+//! the name of the field is kept, and, where nothing else tells it from a document's fault, that of a missing
+//! ingest pipeline.
 
 use serde::Deserialize;
 
@@ -139,6 +140,15 @@ fn classify(item: ItemAnswer, action: Action, index: &str) -> Outcome {
     if status == 409 && kind == "version_conflict_engine_exception" {
         return Outcome::Superseded;
     }
+    let pipeline = error.reason.as_deref().and_then(missing_pipeline).filter(|_| status == 400);
+    if let Some(pipeline) = pipeline.filter(|_| kind == "illegal_argument_exception") {
+        let kind = format!(
+            "the index names the ingest pipeline \"{pipeline}\", which does not exist: make it, or set \
+             index.default_pipeline and index.final_pipeline of the index to \"_none\""
+        );
+        let index = Some(index.to_owned());
+        return Outcome::Retry(Obstacle { cause: Cause::Misconfigured, status, kind, index });
+    }
     let cause = Cause::of(status, kind);
     let cause_named = error.caused_by.as_ref().and_then(|cause| cause.r#type.as_deref());
     let kind = match cause_named.and_then(error_name) {
@@ -194,6 +204,13 @@ pub fn error_name(text: &str) -> Option<&str> {
 }
 
 const ERROR_NAME_BYTES_MAX: usize = 80;
+
+/// The name in the reason that a missing pipeline is given (seen: Elasticsearch 9.5, OpenSearch 2.19). It is that of
+/// a setting of the index, since we name none.
+fn missing_pipeline(reason: &str) -> Option<String> {
+    let name = reason.strip_prefix("pipeline with id [")?.strip_suffix("] does not exist")?;
+    Some(name.chars().take(FIELD_CHARS_MAX).collect())
+}
 
 /// The name of the field in one of the reasons that name it, as far as that is ours: below it, in a JSON column,
 /// come the keys of the value. The rest of a reason may quote the value, words of these reasons included.
@@ -300,6 +317,22 @@ mod tests {
         let immense = "Document contains at least one immense term in field=\"k\" (whose UTF8";
         assert_eq!(field_in(immense).as_deref(), Some("k"));
         assert_eq!(field_in("failed to parse"), None);
+    }
+
+    #[test]
+    fn a_missing_pipeline_is_the_indexs_fault_and_named() {
+        let item = r#"{"status":400,"_index":"t-000001-write","error":{"type":"illegal_argument_exception",
+            "reason":"pipeline with id [enrich] does not exist"}}"#;
+        let Outcome::Retry(obstacle) = outcome(Action::Index, item) else { panic!() };
+        assert_eq!(obstacle.cause, Cause::Misconfigured);
+        assert_eq!(obstacle.only_of(), Some("t-000001-write"));
+        assert!(obstacle.to_string().contains("\"enrich\""), "{obstacle}");
+        for other in ["pipeline with id", "no pipeline with id [CANARY] does not exist"] {
+            let item = format!(
+                r#"{{"status":400,"error":{{"type":"illegal_argument_exception","reason":"{other}"}}}}"#
+            );
+            assert!(matches!(outcome(Action::Index, &item), Outcome::Rejected(_)), "{other}");
+        }
     }
 
     #[test]

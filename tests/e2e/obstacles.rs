@@ -194,6 +194,26 @@ async fn flood_stage_on_opensearch() -> Result<()> {
     block("flood_os", shared_opensearch()?, "read_only_allow_delete", "es_disk_full").await
 }
 
+/// Somebody names an ingest pipeline that does not exist: every row is refused as if it were at fault itself.
+async fn missing_pipeline(label: &str, node: &SearchNode, setting: &str) -> Result<()> {
+    let mut scene = Scene::new(label, node).await?;
+    let path = format!("/{}/_settings", scene.physical());
+    scene.put(&path, json!({setting: "enrich-by-nobody"})).await?;
+    scene.is_held("enrich-by-nobody").await?;
+    scene.put(&path, json!({setting: "_none"})).await?;
+    scene.goes_on().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_pipeline_on_elasticsearch() -> Result<()> {
+    missing_pipeline("pipeline_es", shared_elasticsearch()?, "index.default_pipeline").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_pipeline_on_opensearch() -> Result<()> {
+    missing_pipeline("pipeline_os", shared_opensearch()?, "index.final_pipeline").await
+}
+
 async fn missing_index(label: &str, node: &SearchNode, change: &str) -> Result<()> {
     let scene = Scene::new(label, node).await?;
     scene.stage.search.delete_index(&scene.physical()).await?;
