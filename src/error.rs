@@ -274,21 +274,9 @@ impl Error {
             Self::NeedsResync(_) => {
                 "`waldex run --reload` builds every index anew, and readers change over when it is complete"
             }
-            Self::State(StateError::Refused { status: 401 | 403, .. })
-            | Self::Index(IndexError::Refused { status: 401 | 403, .. }) => {
-                "check the user name and password or API key under elasticsearch, and its rights on the indices"
-            }
-            Self::State(StateError::Taken { .. }) => {
-                "only one waldex may run on a slot: stop the other, or give this one a slot of its own"
-            }
-            Self::State(StateError::Unreadable { .. }) => {
-                "run the version that wrote it, or remove it with `waldex teardown`"
-            }
-            Self::Search(_)
-            | Self::State(StateError::Call(_))
-            | Self::Index(IndexError::Call(_)) => {
-                "check elasticsearch.addresses, and that the cluster runs"
-            }
+            Self::State(error) => return error.remedy(),
+            Self::Index(error) | Self::Letters(LetterError::Index(error)) => return error.remedy(),
+            Self::Search(_) => "check elasticsearch.addresses, and that the cluster runs",
             Self::Pipeline(PipelineError::Projection { .. }) => {
                 "make the table's configuration fit its columns, then `waldex run --reload`"
             }
@@ -301,16 +289,11 @@ impl Error {
             Self::SynchronousStandby => {
                 "name the real standbys only in synchronous_standby_names, then SELECT pg_reload_conf()"
             }
-            Self::State(StateError::Gone { .. }) => {
-                "`waldex run --reload` begins anew, if the state was not removed for good"
-            }
             Self::Busy(_) | Self::Held { .. } => {
                 "a second waldex waits here until the first is gone; any other reader needs a slot of its own"
             }
             Self::Pipeline(_)
             | Self::Client(_)
-            | Self::Index(_)
-            | Self::State(_)
             | Self::Letters(_)
             | Self::Signals(_)
             | Self::Output(_)

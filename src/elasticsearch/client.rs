@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::access::Access;
@@ -46,14 +47,39 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// The error's type, as the server names it.
+    /// The error's type, as the server names it; [`NO_KIND`] if it names none.
     pub fn error_kind(&self) -> String {
         let json = self.json();
         let kind = json.pointer("/error/type").or_else(|| json.pointer("/error"));
         let kind = kind.and_then(Value::as_str).and_then(error_name);
-        kind.unwrap_or("no error type given").to_owned()
+        kind.unwrap_or(NO_KIND).to_owned()
+    }
+
+    /// Whether the cluster says that the document, index or alias is not there. A 404 alone may be of anything
+    /// that stands before it.
+    pub fn is_missing(&self) -> bool {
+        if self.status != 404 {
+            return false;
+        }
+        let json = self.json();
+        let of_document = json.get("found") == Some(&Value::Bool(false))
+            || json.get("result").and_then(Value::as_str) == Some("not_found");
+        // As every version says it of an alias, without a type (seen: Elasticsearch 9.5, OpenSearch 2.19).
+        let error = json.get("error").and_then(Value::as_str);
+        let of_alias =
+            error.is_some_and(|it| it.starts_with("alias [") || it.starts_with("aliases ["));
+        let of_index = ["index_not_found_exception", "aliases_not_found_exception"];
+        of_document || of_alias || of_index.contains(&self.error_kind().as_str())
+    }
+
+    /// Whether the cluster says that what was asked for is done. Anything else may still be, or was never heard.
+    pub fn is_acknowledged(&self) -> bool {
+        self.is_success() && self.json().get("acknowledged") == Some(&Value::Bool(true))
     }
 }
+
+/// In the place of an error's type: whoever answers so is hardly the cluster.
+pub const NO_KIND: &str = "no error type given";
 
 /// No answer came. Unless the connection was refused, the request may have been carried out in part.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +149,7 @@ impl Client {
         self.access.settings().request_timeout
     }
 
-    /// One call with a JSON body.
+    /// One call with a JSON body. A success that is no JSON is the page of something in between, and no answer.
     pub async fn call(
         &self,
         method: Method,
@@ -132,7 +158,18 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, CallError> {
         let body = body.map(|body| Bytes::from(body.to_string()));
-        self.send(method, path, query, body, "application/json").await
+        let answer = self.send(method, path, query, body, "application/json").await?;
+        let is_json = || serde_json::from_slice::<IgnoredAny>(&answer.body).is_ok();
+        if answer.is_success() && !is_json() {
+            return Err(self.not_of_the_cluster(&answer));
+        }
+        Ok(answer)
+    }
+
+    /// What an answer is taken for that cannot be the cluster's: the request may have been carried out or not.
+    pub(super) fn not_of_the_cluster(&self, answer: &Answer) -> CallError {
+        let reason = format!("status {}, and not what the cluster says", answer.status);
+        CallError::NoAnswer { addresses: self.addresses.clone(), reason }
     }
 
     /// One call with a body of newline-delimited JSON.

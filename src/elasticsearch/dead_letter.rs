@@ -96,11 +96,7 @@ impl LetterError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Index(error) => error.is_transient(),
-            Self::Scan(ScanError::Call(_)) => true,
-            Self::Scan(ScanError::Refused { status, .. }) => {
-                matches!(status, 404 | 408 | 429 | 500..)
-            }
-            Self::Scan(ScanError::Missing { .. }) => false,
+            Self::Scan(error) => error.is_transient(),
         }
     }
 }
@@ -378,7 +374,7 @@ pub async fn rewrite(client: &Client, letter: &Letter) -> Result<(), IndexError>
     let path = format!("/{LETTERS}/_doc/{}", path_segment(&letter.id()));
     let asked = [("_source_includes", DOCUMENT)];
     let answer = client.call(Method::Get, &path, &asked, None).await?;
-    if answer.status == 404 {
+    if answer.is_missing() {
         return Ok(());
     }
     if !answer.is_success() {
@@ -404,8 +400,8 @@ async fn change(
         query.push(("require_alias", "true"));
     }
     let answer = client.call(method, &path, &query, body).await?;
-    // 404: gone already. 409: a newer one took its place.
-    if answer.is_success() || matches!(answer.status, 404 | 409) {
+    // Missing: gone already. 409: a newer one took its place.
+    if answer.is_success() || answer.is_missing() || answer.status == 409 {
         return Ok(());
     }
     // Without the server's reason, which may quote the letter.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tracing::info;
 
 use super::client::{Answer, CallError, Client, path_segment};
+use super::control;
 use crate::bulk::answer::WRITE_SUFFIX;
 use crate::document::tombstones;
 
@@ -89,7 +90,17 @@ impl IndexError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Call(_) => true,
-            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500..),
+            Self::Refused { status, kind, .. } => control::passes(*status, kind),
+        }
+    }
+
+    /// What the operator can do.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Call(_) => {
+                Some("check elasticsearch.addresses, and that the cluster runs".to_owned())
+            }
+            Self::Refused { status, kind, .. } => control::remedy(*status, kind),
         }
     }
 }
@@ -105,12 +116,22 @@ fn expect(what: impl FnOnce() -> String, answer: Answer) -> Result<Answer, Index
     if answer.is_success() { Ok(answer) } else { Err(refused(what(), &answer)) }
 }
 
+/// A change counts once the cluster says so.
+fn acknowledged(
+    client: &Client,
+    what: impl FnOnce() -> String,
+    answer: Answer,
+) -> Result<(), IndexError> {
+    let answer = expect(what, answer)?;
+    if answer.is_acknowledged() { Ok(()) } else { Err(client.not_of_the_cluster(&answer).into()) }
+}
+
 /// What stands under `index`.
 pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, IndexError> {
     let query = [("filter_path", "*.aliases,*.data_stream")];
     let answer =
         client.call(Method::Get, &format!("/{}", path_segment(index)), &query, None).await?;
-    if answer.status == 404 {
+    if answer.is_missing() {
         return Ok(ReaderName::Free);
     }
     let answer = expect(|| format!("look up \"{index}\""), answer)?;
@@ -142,7 +163,7 @@ pub async fn generations(client: &Client, index: &str) -> Result<Vec<u32>, Index
     let path = format!("/{}-*", path_segment(index));
     let query = [("filter_path", "*.aliases"), ("expand_wildcards", "all")];
     let answer = client.call(Method::Get, &path, &query, None).await?;
-    if answer.status == 404 {
+    if answer.is_missing() {
         return Ok(Vec::new());
     }
     let answer = expect(|| format!("list the generations of \"{index}\""), answer)?;
@@ -166,7 +187,8 @@ pub async fn document_count(
     expect(what, client.call(Method::Post, &path, &[], None).await?)?;
     let answer = client.call(Method::Get, &format!("/{segment}/_count"), &[], None).await?;
     let answer = expect(what, answer)?;
-    Ok(answer.json().pointer("/count").and_then(Value::as_u64).unwrap_or(0))
+    let count = answer.json().pointer("/count").and_then(Value::as_u64);
+    count.ok_or_else(|| client.not_of_the_cluster(&answer).into())
 }
 
 /// Creates a generation with its private write alias; `for_readers` adds the readers' alias in the same
@@ -194,7 +216,7 @@ pub async fn create(
     if answer.status == 400 && exists {
         return Ok(());
     }
-    expect(|| format!("create the index \"{physical}\""), answer).map(|_| ())
+    acknowledged(client, || format!("create the index \"{physical}\""), answer)
 }
 
 /// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it. So does every other
@@ -222,7 +244,7 @@ pub async fn give_to_readers(
     actions.push(add_alias(&physical, index, Value::Null));
     let body = json!({ "actions": actions });
     let answer = client.call(Method::Post, "/_aliases", &[], Some(&body)).await?;
-    expect(|| format!("give the alias \"{index}\" to \"{physical}\""), answer).map(|_| ())
+    acknowledged(client, || format!("give the alias \"{index}\" to \"{physical}\""), answer)
 }
 
 /// `properties`: filter, routing and the like, as the server shows them.
@@ -241,7 +263,7 @@ async fn aliases_of(
 ) -> Result<serde_json::Map<String, Value>, IndexError> {
     let path = format!("/{}/_alias", path_segment(physical));
     let answer = client.call(Method::Get, &path, &[], None).await?;
-    if answer.status == 404 {
+    if answer.is_missing() {
         return Ok(serde_json::Map::new());
     }
     let answer = expect(|| format!("look up the aliases of \"{physical}\""), answer)?;
@@ -261,7 +283,7 @@ pub async fn extend_mappings(
     let body = json!({ "properties": properties });
     let path = format!("/{}/_mapping", path_segment(&physical));
     let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
-    expect(|| format!("map further fields of \"{physical}\""), answer).map(|_| ())
+    acknowledged(client, || format!("map further fields of \"{physical}\""), answer)
 }
 
 /// Lets a generation that is there remember deletes for as long as `body`, with which it would be made now, says,
@@ -288,7 +310,7 @@ pub async fn keep_tombstones(
     info!(index = physical, before = ?set, now = %wanted, "{}: deletes are remembered for longer", tombstones::SETTING);
     let change = json!({ tombstones::SETTING: wanted });
     let answer = client.call(Method::Put, &path, &[], Some(&change)).await?;
-    expect(|| format!("set {} of \"{physical}\"", tombstones::SETTING), answer).map(|_| ())
+    acknowledged(client, || format!("set {} of \"{physical}\"", tombstones::SETTING), answer)
 }
 
 /// Removes a generation; one that is not there is as good.
@@ -296,29 +318,11 @@ pub async fn delete(client: &Client, index: &str, generation: u32) -> Result<(),
     let physical = generation_index(index, generation);
     let path = format!("/{}", path_segment(&physical));
     let answer = client.call(Method::Delete, &path, &[], None).await?;
-    if answer.status == 404 {
+    if answer.is_missing() {
         return Ok(());
     }
-    expect(|| format!("delete the index \"{physical}\""), answer).map(|_| ())
+    acknowledged(client, || format!("delete the index \"{physical}\""), answer)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_lead_back() {
-        let alias = write_alias("user-s", 12);
-        assert_eq!(physical_of(&alias), "user-s-000012");
-        assert_eq!(readers_name_of(physical_of(&alias)), "user-s");
-    }
-
-    #[test]
-    fn generations_are_told_from_other_indices() {
-        assert_eq!(generation_of("users", &generation_index("users", 7)), Some(7));
-        assert_eq!(generation_of("users", "users-1000000"), Some(1_000_000));
-        for other in ["users", "users-1", "users-00001", "users-00000x", "users-x-000001", "user"] {
-            assert_eq!(generation_of("users", other), None, "{other}");
-        }
-    }
-}
+mod tests;

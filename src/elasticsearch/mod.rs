@@ -6,6 +6,7 @@
 mod access;
 pub mod breaker;
 pub mod client;
+mod control;
 pub mod dead_letter;
 pub mod delivery;
 mod disk;
@@ -29,3 +30,6 @@ pub mod truncate;
 pub mod unanswered;
 pub mod versions;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

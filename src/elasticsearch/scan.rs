@@ -4,6 +4,7 @@ use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Answer, CallError, Client, path_segment};
+use super::control;
 
 /// Documents in a page.
 const PAGE_DOCUMENTS: usize = 1000;
@@ -42,6 +43,18 @@ pub enum ScanError {
         /// The error's type.
         kind: String,
     },
+}
+
+impl ScanError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Call(_) => true,
+            // 404: the server has forgotten the scan's place.
+            Self::Refused { status, kind, .. } => *status == 404 || control::passes(*status, kind),
+            Self::Missing { .. } => false,
+        }
+    }
 }
 
 /// A document. Not `Debug`: it is made of column values.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Answer, CallError};
+use super::control;
 use super::holder::Lease;
 use crate::bulk::obstacle::Cause;
 use crate::lsn::Lsn;
@@ -207,7 +208,9 @@ pub enum StateError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// An unexpected status.
-    #[error("cannot {what} the state document in \"{STATE_INDEX}\": status {status}, {kind}")]
+    #[error(
+        "cannot {what} the state document in \"{STATE_INDEX}\": status {status}, {kind}{detail}"
+    )]
     Refused {
         /// "read" or "write".
         what: &'static str,
@@ -245,13 +248,33 @@ impl StateError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Call(_) => true,
-            Self::Refused { status, .. } => matches!(status, 401 | 403 | 408 | 429 | 500..),
+            Self::Refused { status, kind, .. } => {
+                matches!(status, 401 | 403) || control::passes(*status, kind)
+            },
             Self::Unreadable { .. } | Self::Taken { .. } | Self::Gone { .. } => false,
         }
     }
 
     pub(super) fn refused(what: &'static str, answer: &Answer) -> Self {
         Self::Refused { what, status: answer.status, kind: answer.error_kind() }
+    }
+
+    /// What the operator can do.
+    pub fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::Call(_) => "check elasticsearch.addresses, and that the cluster runs",
+            Self::Refused { status, kind, .. } => return control::remedy(*status, kind),
+            Self::Unreadable { .. } => {
+                "run the version that wrote it, or remove it with `waldex teardown`"
+            }
+            Self::Taken { .. } => {
+                "only one waldex may run on a slot: stop the other, or give this one a slot of its own"
+            }
+            Self::Gone { .. } => {
+                "`waldex run --reload` begins anew, if the state was not removed for good"
+            }
+        };
+        Some(text.to_owned())
     }
 
     /// The same as a lane would tell it.

@@ -4,6 +4,8 @@
 //! and whoever lost it learns that at the next write. One write at a time: the recorder's and those that only
 //! renew the lease take turns.
 
+mod removal;
+
 use std::sync::Arc;
 
 use elasticsearch::http::Method;
@@ -28,6 +30,13 @@ pub struct Found {
     pub version: Version,
     /// When the answer was there.
     pub at: Moment,
+}
+
+/// The document as it is stored.
+struct Stored {
+    source: Value,
+    version: Version,
+    at: Moment,
 }
 
 /// What is known of the document.
@@ -133,28 +142,38 @@ impl StateStore {
     }
 
     async fn find_known(&self, known: &mut Known) -> Result<Option<Found>, StateError> {
-        let answer = self.shared.client.call(Method::Get, &self.path(), &[], None).await?;
-        let at = Moment::now();
-        if answer.status == 404 {
+        let Some(Stored { source, version, at }) = self.look().await? else {
             known.version = None;
             return Ok(None);
-        }
-        if !answer.is_success() {
-            return Err(StateError::refused("read", &answer));
-        }
+        };
         let slot = || self.shared.slot.clone();
         let unreadable = |reason: String| StateError::Unreadable { slot: slot(), reason };
-        let mut json = answer.json();
-        let version = version_of(&json);
-        let source = json.get_mut("_source").map(Value::take).unwrap_or_default();
         let state: State =
             serde_json::from_value(source).map_err(|error| unreadable(error.to_string()))?;
         if state.format != FORMAT {
             return Err(unreadable(format!("format {}, not {FORMAT}", state.format)));
         }
-        let version = version.ok_or_else(|| unreadable("it has no sequence number".to_owned()))?;
         known.version = Some(version);
         Ok(Some(Found { state, version, at }))
+    }
+
+    /// The document, whatever it says. That there is one, or none, counts only as the cluster's own word.
+    async fn look(&self) -> Result<Option<Stored>, StateError> {
+        let client = &self.shared.client;
+        let answer = client.call(Method::Get, &self.path(), &[], None).await?;
+        let at = Moment::now();
+        if answer.is_missing() {
+            return Ok(None);
+        }
+        if !answer.is_success() {
+            return Err(StateError::refused("read", &answer));
+        }
+        let mut json = answer.json();
+        let Some(version) = version_of(&json) else {
+            return Err(client.not_of_the_cluster(&answer).into());
+        };
+        let source = json.get_mut("_source").map(Value::take).unwrap_or_default();
+        Ok(Some(Stored { source, version, at }))
     }
 
     /// Creates the index if it is not there.
@@ -166,10 +185,18 @@ impl StateStore {
         let path = format!("/{STATE_INDEX}");
         let answer = self.shared.client.call(Method::Put, &path, &[], Some(&body)).await?;
         let exists = answer.error_kind() == "resource_already_exists_exception";
-        if answer.is_success() || (answer.status == 400 && exists) {
+        if answer.is_acknowledged() || (answer.status == 400 && exists) {
             return Ok(());
         }
-        Err(StateError::refused("write", &answer))
+        Err(self.not_written(&answer))
+    }
+
+    /// Any success that does not say so is as good as no answer.
+    fn not_written(&self, answer: &Answer) -> StateError {
+        match answer.is_success() {
+            true => self.shared.client.not_of_the_cluster(answer).into(),
+            false => StateError::refused("write", answer),
+        }
     }
 
     /// Writes the state, if the document is still as we know it, and has the lease from here on.
@@ -239,8 +266,8 @@ impl StateStore {
                 }
                 answer => answer?,
             };
-            if answer.is_success() {
-                known.version = version_of(&answer.json());
+            if let Some(version) = version_written(&answer) {
+                known.version = Some(version);
                 if content.state().lease.is_some() {
                     known.written = Some(content.state().clone());
                     self.shared.right.renewed(asked_at);
@@ -249,7 +276,7 @@ impl StateStore {
             }
             attempts += 1;
             if answer.status != 409 || attempts >= ATTEMPTS_MAX {
-                return Err(StateError::refused("write", &answer));
+                return Err(self.not_written(&answer));
             }
             if self.resolve_conflict(known, content).await? {
                 known.written = Some(content.state().clone());
@@ -315,42 +342,6 @@ impl StateStore {
         Ok(RecordedLsn::new(durable, state.durable_lsn))
     }
 
-    /// Removes the document, if it is as it was last read.
-    ///
-    /// # Errors
-    /// Another wrote it meanwhile; the server's.
-    pub async fn remove(&self) -> Result<(), StateError> {
-        let mut known = self.shared.known.lock().await;
-        let Some(found) = self.find_unchanged(&mut known).await? else { return Ok(()) };
-        let (seq_no, primary_term) =
-            (found.version.seq_no.to_string(), found.version.primary_term.to_string());
-        let query = [("if_seq_no", seq_no.as_str()), ("if_primary_term", primary_term.as_str())];
-        let answer = self.shared.client.call(Method::Delete, &self.path(), &query, None).await?;
-        match answer.status {
-            200..=299 | 404 => Ok(()),
-            409 => Err(StateError::Taken {
-                slot: self.shared.slot.clone(),
-                other: found.state.holder(),
-            }),
-            _ => Err(StateError::refused("write", &answer)),
-        }
-    }
-
-    /// The document; an error if another wrote it since it was read, if it was.
-    async fn find_unchanged(&self, known: &mut Known) -> Result<Option<Found>, StateError> {
-        let before = known.version;
-        let found = self.find_known(known).await?;
-        match &found {
-            Some(found) if before.is_some_and(|before| before != found.version) => {
-                Err(StateError::Taken {
-                    slot: self.shared.slot.clone(),
-                    other: found.state.holder(),
-                })
-            }
-            Some(_) | None => Ok(found),
-        }
-    }
-
     /// The lease is not renewed until [`Self::resume`]: whoever cannot reach Postgres should not keep the slot
     /// from another that can. Nothing may wait for the lease meanwhile.
     pub fn rest(&self) {
@@ -386,8 +377,16 @@ impl Content {
     }
 }
 
+/// The version that a write has made: without one it was not the cluster that answered.
+fn version_written(answer: &Answer) -> Option<Version> {
+    answer.is_success().then(|| version_of(&answer.json())).flatten()
+}
+
 fn version_of(answer: &Value) -> Option<Version> {
     let number = |name: &str| answer.get(name).and_then(Value::as_u64);
     let (seq_no, primary_term) = number("_seq_no").zip(number("_primary_term"))?;
     Some(Version { seq_no, primary_term })
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub async fn look(client: &Client, write_alias: &str) -> Result<Target, CallErro
     let answer = client.call(Method::Get, &path, &[], None).await?;
     match answer.status {
         200 => Ok(judge(write_alias, physical, &answer.json())),
-        404 => without_alias(client, write_alias, physical).await,
+        404 if answer.is_missing() => without_alias(client, write_alias, physical).await,
         status => Ok(Target::Unsound(format!(
             "the alias \"{write_alias}\" cannot be looked up: status {status}, {}",
             answer.error_kind()
@@ -72,15 +72,16 @@ async fn without_alias(
     write_alias: &str,
     physical: &str,
 ) -> Result<Target, CallError> {
-    let answer =
-        client.call(Method::Head, &format!("/{}", path_segment(physical)), &[], None).await?;
+    // Not by HEAD, whose answer does not say who gives it.
+    let path = format!("/{}", path_segment(physical));
+    let answer = client.call(Method::Get, &path, &[("filter_path", "*.aliases")], None).await?;
     remove_stray(client, write_alias).await?;
     Ok(match answer.status {
         200 => Target::Unsound(format!(
             "the alias \"{write_alias}\" is missing: POST /_aliases {{\"actions\":[{{\"add\":{{\"index\":\
              \"{physical}\",\"alias\":\"{write_alias}\"}}}}]}}"
         )),
-        404 => Target::Gone { index: physical.to_owned() },
+        404 if answer.is_missing() => Target::Gone { index: physical.to_owned() },
         status => Target::Unsound(format!(
             "the index \"{physical}\" cannot be looked up: status {status}"
         )),

@@ -15,6 +15,8 @@ use crate::support::wait::wait_until;
 const LAPSED: &str = "the lease is not renewed in time";
 const RENEWED: &str = "the lease is renewed";
 const DOWN: &str = r#"{"error":{"type":"unavailable_shards_exception"},"status":503}"#;
+const SORRY: &str = "<html><body>We are under maintenance.</body></html>";
+const NO_ROUTE: &str = "404 page not found";
 const BUSY: &str = r#"{"error":{"type":"es_rejected_execution_exception"},"status":429}"#;
 
 fn is_state_write(request: &Request) -> bool {
@@ -37,7 +39,14 @@ async fn an_outage_longer_than_the_lease_is_waited_out() -> Result<()> {
     let mut running = by_way_of(&stage, proxy.node(), "run")?.spawn()?;
     running.wait_for_line(LIMIT, "\"live\"").await?;
     let before = walsender(&stage).await?;
-    for (round, fault) in [Fault::Answer(503, DOWN), Fault::Silence].into_iter().enumerate() {
+    let faults = [
+        Fault::Answer(503, DOWN),
+        Fault::Silence,
+        // Of something in between, which says nothing of state and indices.
+        Fault::Answer(200, SORRY),
+        Fault::Answer(404, NO_ROUTE),
+    ];
+    for (round, fault) in faults.into_iter().enumerate() {
         let lapses = |lines: Vec<String>| lines.iter().filter(|it| it.contains(LAPSED)).count();
         proxy.rule(move |_| fault.clone());
         let mark = stage.execute_and_mark(&format!("update t set v = 'round {round}'")).await?;
