@@ -100,16 +100,21 @@ impl IndexError {
             Self::Call(_) => {
                 Some("check elasticsearch.addresses, and that the cluster runs".to_owned())
             }
-            Self::Refused { status, kind, .. } => control::remedy(*status, kind),
+            Self::Refused { status, kind, detail, .. } => control::remedy(*status, kind, detail),
         }
     }
 }
 
 pub(super) fn refused(what: String, answer: &Answer) -> IndexError {
+    let (status, kind, detail) = (answer.status, answer.error_kind(), detail(answer));
+    IndexError::Refused { what, status, kind, detail }
+}
+
+/// The server's reason, to be told after the error's type; empty if it gives none.
+pub(super) fn detail(answer: &Answer) -> String {
     let json = answer.json();
     let reason = json.pointer("/error/reason").and_then(Value::as_str);
-    let detail = reason.map_or_else(String::new, |reason| format!(", {reason}"));
-    IndexError::Refused { what, status: answer.status, kind: answer.error_kind(), detail }
+    reason.map_or_else(String::new, |reason| format!(", {reason}"))
 }
 
 fn expect(what: impl FnOnce() -> String, answer: Answer) -> Result<Answer, IndexError> {

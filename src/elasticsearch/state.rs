@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Answer, CallError};
 use super::control;
 use super::holder::Lease;
+use super::index::detail;
 use crate::bulk::obstacle::Cause;
 use crate::lsn::Lsn;
 use crate::pipeline::DurableLsn;
@@ -218,6 +219,8 @@ pub enum StateError {
         status: u16,
         /// The error's type.
         kind: String,
+        /// The server's reason.
+        detail: String,
     },
     /// Not what this version writes.
     #[error("the state document of slot \"{slot}\" is not one this version understands: {reason}")]
@@ -248,22 +251,23 @@ impl StateError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Call(_) => true,
-            Self::Refused { status, kind, .. } => {
-                matches!(status, 401 | 403) || control::passes(*status, kind)
-            },
+            Self::Refused { status, kind, .. } => control::passes(*status, kind),
             Self::Unreadable { .. } | Self::Taken { .. } | Self::Gone { .. } => false,
         }
     }
 
     pub(super) fn refused(what: &'static str, answer: &Answer) -> Self {
-        Self::Refused { what, status: answer.status, kind: answer.error_kind() }
+        let (status, kind, detail) = (answer.status, answer.error_kind(), detail(answer));
+        Self::Refused { what, status, kind, detail }
     }
 
     /// What the operator can do.
     pub fn remedy(&self) -> Option<String> {
         let text = match self {
             Self::Call(_) => "check elasticsearch.addresses, and that the cluster runs",
-            Self::Refused { status, kind, .. } => return control::remedy(*status, kind),
+            Self::Refused { status, kind, detail, .. } => {
+                return control::remedy(*status, kind, detail);
+            }
             Self::Unreadable { .. } => {
                 "run the version that wrote it, or remove it with `waldex teardown`"
             }

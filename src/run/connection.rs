@@ -104,7 +104,9 @@ impl<'a> Run<'a> {
             }
             let pause = backoff.next(None);
             progress.state(RunState::Reconnecting);
-            warn!(%error, remedy = error.remedy(), ?pause, "Postgres is out of reach, trying on");
+            let is_source = matches!(error, Error::Postgres(_));
+            let what = if is_source { "Postgres is out of reach" } else { "cannot go on yet" };
+            warn!(%error, remedy = error.remedy(), ?pause, "{what}, trying on");
             self.store.rest();
             tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),

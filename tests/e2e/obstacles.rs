@@ -194,6 +194,25 @@ async fn flood_stage_on_opensearch() -> Result<()> {
     block("flood_os", shared_opensearch()?, "read_only_allow_delete", "es_disk_full").await
 }
 
+/// A column is added while the index is read-only: its mapping waits, and the way out is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_waited_out_while_planning() -> Result<()> {
+    let mut scene = Scene::new("block_plan", shared_elasticsearch()?).await?;
+    let path = format!("/{}/_settings", scene.physical());
+    scene.put(&path, json!({"index.blocks.read_only": true})).await?;
+    scene.stage.execute("alter table t add column w text").await?;
+    let rows = "insert into t (id, v) select n, n::text from generate_series(11, 30) n";
+    scene.stage.execute(rows).await?;
+    let line = scene.running.wait_for_line(LIMIT, "cannot map further fields").await?;
+    ensure!(line.contains(&format!("PUT {path}")) && !line.contains("password"), "{line}");
+    scene.put(&path, json!({"index.blocks.read_only": null})).await?;
+    let Scene { stage, running } = scene;
+    let mark = stage.execute_and_mark("update t set w = v").await?;
+    stage.confirms(&mark, LIMIT).await?;
+    running.stop(LIMIT).await?;
+    stage.assert_equal("t", "id", &["id", "v", "w"]).await
+}
+
 /// Somebody names an ingest pipeline that does not exist: every row is refused as if it were at fault itself.
 async fn missing_pipeline(label: &str, node: &SearchNode, setting: &str) -> Result<()> {
     let mut scene = Scene::new(label, node).await?;

@@ -79,6 +79,19 @@ async fn the_index_of_the_state_is_made_only_if_the_cluster_says_so() {
 }
 
 #[tokio::test]
+async fn a_blocked_state_is_waited_for_and_the_block_is_named() {
+    let blocked = r#"{"error":{"type":"cluster_block_exception","reason":
+        "index [waldex-state] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
+    let error = store(&Fake::answering(&[(403, blocked)]).await).write(&state()).await.unwrap_err();
+    let remedy = error.remedy().unwrap();
+    assert!(error.is_transient() && !remedy.contains("password"), "{remedy}");
+    assert!(
+        remedy.ends_with(r#"PUT /waldex-state/_settings {"index.blocks.write":null}"#),
+        "{remedy}"
+    );
+}
+
+#[tokio::test]
 async fn a_state_that_another_wrote_meanwhile_is_not_removed() {
     let conflict = (409, r#"{"error":{"type":"version_conflict_engine_exception"}}"#);
     let newer = document(&json!({"format": 99}));
