@@ -10,6 +10,7 @@ use super::output;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter;
 use crate::elasticsearch::lease::{Version, Vigil};
+use crate::elasticsearch::state::StateError;
 use crate::elasticsearch::store::{Found, StateStore};
 use crate::error::Error;
 use crate::postgres::session::{Purpose, Session};
@@ -47,12 +48,19 @@ pub(super) async fn teardown(settings: &Settings, is_sure: bool) -> Result<(), E
     ))
 }
 
-/// A holder that lives renews its lease before the eyes of whoever watches it.
+/// A holder that lives renews its lease before the eyes of whoever watches it. Of a state that cannot be read the
+/// holder is not known; if it lives, the slot is in use, and is not dropped.
 async fn refuse_live_holder(store: &StateStore) -> Result<(), Error> {
     let mut vigil = Vigil::default();
     let mut first: Option<Version> = None;
     loop {
-        let Some(Found { state, version, at }) = store.find().await? else { return Ok(()) };
+        let found = match store.find().await {
+            Err(error @ StateError::Unreadable { .. }) => {
+                return output::line(format_args!("{error}; it is removed as it is"));
+            }
+            found => found?,
+        };
+        let Some(Found { state, version, at }) = found else { return Ok(()) };
         let lease = state.lease.as_ref().filter(|lease| !lease.is_orphaned());
         let Some(lease) = lease else { return Ok(()) };
         let (holder, duration) = (state.holder(), Duration::from_millis(lease.duration_ms));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use elasticsearch::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::refusal::{CommandLine, complaints};
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
@@ -208,6 +208,16 @@ async fn teardown_asks_and_drops_slot_and_state_and_nothing_else() -> Result<()>
     // Nothing to drop is as good.
     line.succeed(&["teardown", "--yes"]).await?;
     line.refused("needs_resync", 1).await?;
+
+    // A state that this version does not understand is no reason to keep anything.
+    let path = format!("/waldex-state/_doc/{}", stage.name());
+    stage.search.expect(Method::Put, &path, Some(json!({"format": 99}))).await?;
+    let make = format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", stage.name());
+    stage.execute(&make).await?;
+    let complaint = line.refused("not one this version understands", 1).await?;
+    ensure!(complaint.fix.contains("`waldex teardown`"), "{complaint:?}");
+    line.succeed(&["teardown", "--yes"]).await?;
+    ensure!(!has_slot(&stage).await? && !has_state(&stage).await?, "something is left");
     Ok(())
 }
 

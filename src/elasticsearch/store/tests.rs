@@ -92,6 +92,18 @@ async fn a_blocked_state_is_waited_for_and_the_block_is_named() {
 }
 
 #[tokio::test]
+async fn a_state_that_cannot_be_read_can_be_removed() {
+    let newer = document(&json!({"format": 99}));
+    let deleted = (200, r#"{"result":"deleted","_seq_no":8,"_primary_term":1}"#);
+    let fake = Fake::answering(&[(200, &newer), (200, &newer), deleted]).await;
+    let store = store(&fake);
+    assert!(matches!(store.find().await, Err(StateError::Unreadable { .. })));
+    store.remove().await.unwrap();
+    let last = fake.asked().pop().unwrap();
+    assert_eq!(last, "DELETE /waldex-state/_doc/s?if_seq_no=7&if_primary_term=1");
+}
+
+#[tokio::test]
 async fn a_state_that_another_wrote_meanwhile_is_not_removed() {
     let conflict = (409, r#"{"error":{"type":"version_conflict_engine_exception"}}"#);
     let newer = document(&json!({"format": 99}));
