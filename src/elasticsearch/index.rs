@@ -196,8 +196,11 @@ pub async fn document_count(
     count.ok_or_else(|| client.not_of_the_cluster(&answer).into())
 }
 
-/// Creates a generation with its private write alias; `for_readers` adds the readers' alias in the same
-/// call. A generation that is already there is left as it is.
+/// Creates a generation with its private write alias; `for_readers` adds the readers' alias. A generation that is
+/// already there is left as it is, but for that.
+///
+/// Readers come only once the index is known to be there: a creation whose answer was lost may be carried out
+/// after the next generation has taken its place, and two indices behind one name stop the next start.
 pub async fn create(
     client: &Client,
     index: &str,
@@ -208,9 +211,6 @@ pub async fn create(
     let physical = generation_index(index, generation);
     let mut aliases = serde_json::Map::new();
     aliases.insert(write_alias(index, generation), json!({}));
-    if for_readers {
-        aliases.insert(index.to_owned(), json!({}));
-    }
     let mut body = body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("aliases".to_owned(), Value::Object(aliases));
@@ -219,9 +219,14 @@ pub async fn create(
     let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
     let exists = answer.error_kind() == "resource_already_exists_exception";
     if answer.status == 400 && exists {
-        return Ok(());
+        let is_theirs = !for_readers || aliases_of(client, &physical).await?.contains_key(index);
+        if is_theirs {
+            return Ok(());
+        }
+    } else {
+        acknowledged(client, || format!("create the index \"{physical}\""), answer)?;
     }
-    acknowledged(client, || format!("create the index \"{physical}\""), answer)
+    if for_readers { give_to_readers(client, index, generation, None).await } else { Ok(()) }
 }
 
 /// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it. So does every other

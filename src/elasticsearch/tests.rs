@@ -43,6 +43,12 @@ impl Fake {
         self.requests().into_iter().map(line).collect()
     }
 
+    /// Its body.
+    pub(super) fn bodies(&self) -> Vec<String> {
+        let body =
+            |request: String| request.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
+        self.requests().into_iter().map(body).collect()
+    }
 }
 
 impl Drop for Fake {

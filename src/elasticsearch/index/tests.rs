@@ -24,6 +24,8 @@ const NO_INDEX: (u16, &str) = (
     404,
     r#"{"error":{"type":"index_not_found_exception","reason":"no such index"},"status":404}"#,
 );
+const EXISTS: (u16, &str) =
+    (400, r#"{"error":{"type":"resource_already_exists_exception"},"status":400}"#);
 /// Of something in between, and of a cluster that has not done it yet.
 const NOT_DONE: [(u16, &str); 4] =
     [SORRY_PAGE, (200, "{}"), NO_ROUTE, (200, r#"{"acknowledged":false}"#)];
@@ -67,4 +69,30 @@ async fn an_index_is_not_there_only_if_the_cluster_says_so() {
     assert_eq!(reader_name(client, "t").await.unwrap(), ReaderName::Free);
     assert!(generations(client, "t").await.unwrap().is_empty());
     delete(client, "t", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn readers_get_an_index_only_once_it_is_known_to_be_there() {
+    let fake = Fake::answering(&[SORRY_PAGE]).await;
+    create(&fake.client, "t", 1, &json!({}), true).await.unwrap_err();
+    assert_eq!(fake.asked(), ["PUT /t-000001"]);
+    assert!(!fake.bodies()[0].contains(r#""t":"#), "{:?}", fake.bodies());
+
+    let fake = Fake::answering(&[DONE]).await;
+    create(&fake.client, "t", 1, &json!({}), true).await.unwrap();
+    assert_eq!(fake.asked(), ["PUT /t-000001", "POST /_aliases"]);
+}
+
+#[tokio::test]
+async fn an_index_that_is_there_gets_its_readers_if_it_has_none() {
+    let theirs = (200, r#"{"t-000001":{"aliases":{"t-000001-write":{},"t":{}}}}"#);
+    let nobodys = (200, r#"{"t-000001":{"aliases":{"t-000001-write":{}}}}"#);
+    for (aliases, last) in [(theirs, "GET /t-000001/_alias"), (nobodys, "POST /_aliases")] {
+        let fake = Fake::answering(&[EXISTS, aliases, DONE]).await;
+        create(&fake.client, "t", 1, &json!({}), true).await.unwrap();
+        assert_eq!(fake.asked().last().unwrap(), last);
+    }
+    let fake = Fake::answering(&[EXISTS]).await;
+    create(&fake.client, "t", 1, &json!({}), false).await.unwrap();
+    assert_eq!(fake.asked(), ["PUT /t-000001"]);
 }
