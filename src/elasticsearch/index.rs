@@ -52,8 +52,8 @@ pub fn generation_of(index: &str, physical: &str) -> Option<u32> {
 pub enum ReaderName {
     /// Nothing.
     Free,
-    /// An alias of exactly this generation of ours.
-    Generation(u32),
+    /// An alias of generations of ours and of nothing else: of one, unless something went wrong; in ascending order.
+    Generations(Vec<u32>),
     /// A concrete index, or an alias of something else.
     Foreign {
         /// The physical indices behind the name.
@@ -150,13 +150,15 @@ pub async fn reader_name(client: &Client, index: &str) -> Result<ReaderName, Ind
             Vec::new()
         }
     };
-    let generation = match indices.as_slice() {
-        [only] => generation_of(index, only),
-        _ => None,
-    };
-    Ok(match generation {
-        Some(generation) => ReaderName::Generation(generation),
-        None => {
+    let generations: Option<Vec<u32>> =
+        indices.iter().map(|name| generation_of(index, name)).collect();
+    let generations = generations.map(|mut generations| {
+        generations.sort_unstable();
+        generations
+    });
+    Ok(match generations {
+        Some(generations) if !generations.is_empty() => ReaderName::Generations(generations),
+        Some(_) | None => {
             let is_concrete = indices.iter().any(|name| name == index);
             ReaderName::Foreign { indices, is_concrete, is_data_stream }
         }
@@ -226,26 +228,26 @@ pub async fn create(
     } else {
         acknowledged(client, || format!("create the index \"{physical}\""), answer)?;
     }
-    if for_readers { give_to_readers(client, index, generation, None).await } else { Ok(()) }
+    if for_readers { give_to_readers(client, index, generation, &[]).await } else { Ok(()) }
 }
 
-/// Gives the readers' alias to `generation`, in one atomic step; `previous` loses it. So does every other
-/// alias of `previous` but its private one: whoever came over from an index of another name reads there.
+/// Gives the readers' alias to `generation`, in one atomic step; `others` lose it. So does every other alias of
+/// theirs but the private one: whoever came over from an index of another name reads there.
 pub async fn give_to_readers(
     client: &Client,
     index: &str,
     generation: u32,
-    previous: Option<u32>,
+    others: &[u32],
 ) -> Result<(), IndexError> {
     let physical = generation_index(index, generation);
     let mut actions = Vec::new();
-    if let Some(previous) = previous {
-        let write_alias = write_alias(index, previous);
-        let previous = generation_index(index, previous);
-        let mut aliases = aliases_of(client, &previous).await?;
+    for &other in others {
+        let write_alias = write_alias(index, other);
+        let other = generation_index(index, other);
+        let mut aliases = aliases_of(client, &other).await?;
         aliases.remove(&write_alias);
         for (alias, properties) in aliases {
-            actions.push(json!({"remove": {"index": previous, "alias": alias}}));
+            actions.push(json!({"remove": {"index": other, "alias": alias}}));
             if alias != index {
                 actions.push(add_alias(&physical, &alias, properties));
             }

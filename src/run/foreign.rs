@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Everyone who migrates meets this on day one: the name readers use is taken.
 pub(crate) async fn refuse_foreign_index(client: &Client, index: &str) -> Result<(), Error> {
     match index::reader_name(client, index).await? {
-        ReaderName::Free | ReaderName::Generation(_) => Ok(()),
+        ReaderName::Free | ReaderName::Generations(_) => Ok(()),
         ReaderName::Foreign { is_data_stream: true, .. } => Err(data_stream(index)),
         ReaderName::Foreign { indices, is_concrete, .. } => {
             Err(foreign(index, &indices, is_concrete))

@@ -34,7 +34,7 @@ pub(super) async fn choose_generation(
         }
     }
     let previous = match index::reader_name(client, index).await? {
-        ReaderName::Generation(previous) => Some(previous),
+        ReaderName::Generations(seen) => seen.last().copied(),
         ReaderName::Free | ReaderName::Foreign { .. } => None,
     };
     // Never a number again: what is left of a generation that is gone (dead letters, late requests) would meet a

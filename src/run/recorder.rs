@@ -174,7 +174,7 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
         }
         store.held().await?;
         let (generation, previous) = (table.generation, table.previous_generation);
-        let handed = index::give_to_readers(client, &table.index, generation, previous);
+        let handed = index::give_to_readers(client, &table.index, generation, previous.as_slice());
         match timeout(client.request_timeout(), handed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

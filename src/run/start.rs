@@ -199,16 +199,17 @@ async fn give_back_to_readers(
     state: &State,
 ) -> Result<(), Error> {
     for (table, entry) in state.tables.iter().filter(|(_, entry)| entry.loaded && entry.readable) {
-        let previous = match index::reader_name(client, &entry.index).await? {
-            ReaderName::Generation(generation) if generation == entry.generation => continue,
-            ReaderName::Foreign { .. } => continue,
-            ReaderName::Generation(other) => Some(other),
-            ReaderName::Free => None,
-        };
         let (index, generation) = (&entry.index, entry.generation);
+        let seen = match index::reader_name(client, index).await? {
+            ReaderName::Foreign { .. } => continue,
+            ReaderName::Generations(seen) if seen == [generation] => continue,
+            ReaderName::Generations(seen) => seen,
+            ReaderName::Free => Vec::new(),
+        };
+        let others: Vec<u32> = seen.into_iter().filter(|&other| other != generation).collect();
         store.held().await?;
         warn!(table, alias = index, generation, "readers had lost their alias: giving it back");
-        index::give_to_readers(client, index, generation, previous).await?;
+        index::give_to_readers(client, index, generation, &others).await?;
     }
     Ok(())
 }

@@ -215,5 +215,13 @@ async fn a_readers_alias_that_somebody_removed_is_given_back_at_the_start() -> R
     let finished = stage.catch_up().await?;
     let said = finished.stderr.iter().any(|line| line.contains("readers had lost their alias"));
     ensure!(said, "{finished:?}");
+    stage.assert_equal("t", "id", &["id", "v"]).await?;
+    // An empty generation that has it, too, as one whose creation came late had once.
+    let other = json!({"aliases": {index.as_str(): {}}});
+    stage.search.expect(Method::Put, &format!("/{index}-000007"), Some(other)).await?;
+    stage.catch_up().await?;
+    let behind = stage.search.expect(Method::Get, &format!("/_alias/{index}"), None).await?;
+    let behind: Vec<&String> = behind.as_object().into_iter().flat_map(|it| it.keys()).collect();
+    ensure!(behind == [&physical], "{behind:?}");
     stage.assert_equal("t", "id", &["id", "v"]).await
 }

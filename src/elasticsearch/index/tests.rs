@@ -37,7 +37,7 @@ async fn a_change_counts_only_if_the_cluster_acknowledges_it() {
         let client = &fake.client;
         for changed in [
             create(client, "t", 1, &json!({}), false).await,
-            give_to_readers(client, "t", 1, None).await,
+            give_to_readers(client, "t", 1, &[]).await,
             extend_mappings(client, "t", 1, Map::new()).await,
             delete(client, "t", 1).await,
         ] {
@@ -47,7 +47,7 @@ async fn a_change_counts_only_if_the_cluster_acknowledges_it() {
     }
     let client = &Fake::answering(&[DONE]).await.client;
     create(client, "t", 1, &json!({}), false).await.unwrap();
-    give_to_readers(client, "t", 1, None).await.unwrap();
+    give_to_readers(client, "t", 1, &[]).await.unwrap();
     delete(client, "t", 1).await.unwrap();
 }
 
