@@ -59,6 +59,8 @@ pub(super) struct Beginning<'a> {
     waits_for_lease: bool,
     /// That the slot is lost, if the stream has said so: the server shows it as sound where only its WAL is gone.
     lost: Option<Error>,
+    /// Whether a stream came before: its server was a primary, and whatever is there now may become one.
+    is_again: bool,
 }
 
 impl<'a> Beginning<'a> {
@@ -70,14 +72,24 @@ impl<'a> Beginning<'a> {
         making: &'a Making,
     ) -> Self {
         let vigil = Vigil::default();
-        Self { settings, client, store, options, making, vigil, waits_for_lease: false, lost: None }
+        Self {
+            settings,
+            client,
+            store,
+            options,
+            making,
+            vigil,
+            waits_for_lease: false,
+            lost: None,
+            is_again: false,
+        }
     }
 
     /// The same after a stream that ended so.
     pub(super) fn after(self, ended: Option<Error>) -> Self {
         let is_lost =
             |error: &Error| matches!(error, Error::NeedsResync(Discontinuity::SlotLost { .. }));
-        Self { lost: ended.filter(is_lost), ..self }
+        Self { lost: ended.filter(is_lost), is_again: true, ..self }
     }
 
     /// One attempt. A slot that is lost is made anew, and everything with it, if that is wanted.
@@ -111,6 +123,9 @@ impl<'a> Beginning<'a> {
     async fn start(&mut self, reload: &Reload) -> Result<Started, Error> {
         let Self { settings, client, store, making, .. } = *self;
         let session = Session::connect(&settings.postgres, Purpose::Control).await?;
+        if self.is_again {
+            session.refuse_standby()?;
+        }
         let mut found = preflight::check(&session, &settings.postgres, &settings.tables).await?;
         let newcomers = self.newcomers(&mut found, reload).await?;
         let Passed { busy, mut notes } = refuse(found, reload)?;

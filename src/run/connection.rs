@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
                 tokio::select! {
                     () = stop.requested() => Ok(Life::Over),
                     kept = recorder.into_state() => {
-                        kept?;
+                        self.leave_written(kept?).await;
                         Ok(Life::Outplanned(table, lost))
                     }
                 }
@@ -240,6 +240,20 @@ impl<'a> Run<'a> {
                 let parts = (&mut pipeline, recorder, &mut working, &mut watch);
                 self.disconnected(error, parts, progress).await
             }
+        }
+    }
+
+    /// Lets the next plan know what was written, if every request was answered. A state that does not say so costs
+    /// a resync only if a failover comes before the next stream.
+    async fn leave_written(&self, mut state: State) {
+        if !self.writer.is_quiet() {
+            return;
+        }
+        state.written_lsn = Some(self.written.max(state.durable_lsn));
+        match tokio::time::timeout(LAST_WRITE_TIMEOUT, self.store.write(&state)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the state does not say what was written last"),
+            Err(_) => debug!("the state does not say in time what was written last"),
         }
     }
 
