@@ -28,10 +28,15 @@ pub(super) fn passes(status: u16, kind: &str) -> bool {
     matches!(status, 401 | 403 | 408 | 429 | 500..) || kind == NO_KIND || kind == SNAPSHOT
 }
 
+/// Whether the error's reason names blocks, and nothing else.
+pub(super) fn is_block(kind: &str) -> bool {
+    BLOCKED.contains(&kind)
+}
+
 /// What the operator can do; `reason` is the server's.
 pub(super) fn remedy(status: u16, kind: &str, reason: &str) -> Option<String> {
     let text = match status {
-        _ if BLOCKED.contains(&kind) => return Some(unblock(reason)),
+        _ if is_block(kind) => return Some(unblock(reason)),
         _ if kind == SNAPSHOT => {
             "it goes on when that snapshot has ended: GET /_snapshot/_status shows it, and deleting it ends it"
         }

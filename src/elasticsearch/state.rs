@@ -219,7 +219,7 @@ pub enum StateError {
         status: u16,
         /// The error's type.
         kind: String,
-        /// The server's reason.
+        /// The server's reason, where it is a block.
         detail: String,
     },
     /// Not what this version writes.
@@ -257,7 +257,8 @@ impl StateError {
     }
 
     pub(super) fn refused(what: &'static str, answer: &Answer) -> Self {
-        let (status, kind, detail) = (answer.status, answer.error_kind(), detail(answer));
+        let (status, kind) = (answer.status, answer.error_kind());
+        let detail = if control::is_block(&kind) { detail(answer) } else { String::new() };
         Self::Refused { what, status, kind, detail }
     }
 

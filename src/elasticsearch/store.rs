@@ -7,6 +7,7 @@
 mod removal;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ use crate::pipeline::DurableLsn;
 
 /// A write of ours whose answer was lost is found in the way; that cannot happen often in a row.
 const ATTEMPTS_MAX: u32 = 8;
+/// For a moment, an index that was only just made has no shard that answers: looks, and the time between.
+const YOUNG: (u32, Duration) = (10, Duration::from_millis(200));
 
 /// The document as it was read.
 #[derive(Clone, Debug)]
@@ -130,7 +133,7 @@ impl StateStore {
         format!("/{STATE_INDEX}/_doc/{}", path_segment(&self.shared.slot))
     }
 
-    /// The state, if there is one. Also the first call that proves address and credentials.
+    /// The state, if there is one.
     pub async fn read(&self) -> Result<Option<State>, StateError> {
         Ok(self.find().await?.map(|found| found.state))
     }
@@ -160,7 +163,13 @@ impl StateStore {
     /// The document, whatever it says. That there is one, or none, counts only as the cluster's own word.
     async fn look(&self) -> Result<Option<Stored>, StateError> {
         let client = &self.shared.client;
-        let answer = client.call(Method::Get, &self.path(), &[], None).await?;
+        let mut answer = client.call(Method::Get, &self.path(), &[], None).await?;
+        for _ in 0..YOUNG.0 {
+            if answer.error_kind() == "no_shard_available_action_exception" {
+                tokio::time::sleep(YOUNG.1).await;
+                answer = client.call(Method::Get, &self.path(), &[], None).await?;
+            }
+        }
         let at = Moment::now();
         if answer.is_missing() {
             return Ok(None);
@@ -355,9 +364,8 @@ impl StateStore {
 
     /// Waits until the lease is to be renewed for its own sake.
     pub(super) async fn resumed(&self) {
-        let mut rests = self.shared.rests.subscribe();
         // The sender lives as long as this.
-        let _ = rests.wait_for(|rests| !*rests).await;
+        let _ = self.shared.rests.subscribe().wait_for(|rests| !*rests).await;
     }
 }
 

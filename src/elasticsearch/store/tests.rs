@@ -112,3 +112,14 @@ async fn a_state_that_another_wrote_meanwhile_is_not_removed() {
     let fake = Fake::answering(&[(200, &newer), SORRY_PAGE]).await;
     assert!(store(&fake).remove().await.is_err_and(|error| error.is_transient()));
 }
+
+/// Seen where another waldex had only just made the index.
+#[tokio::test]
+async fn an_index_without_a_shard_yet_is_asked_again() {
+    let young = (503, r#"{"error":{"type":"no_shard_available_action_exception"},"status":503}"#);
+    let fake = Fake::answering(&[young, young, NONE]).await;
+    assert!(store(&fake).find().await.unwrap().is_none());
+    let fake = Fake::answering(&[young]).await;
+    assert!(store(&fake).find().await.unwrap_err().is_transient());
+    assert!(fake.asked().len() > 5, "{:?}", fake.asked());
+}
