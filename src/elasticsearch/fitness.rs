@@ -38,7 +38,9 @@ pub struct Wanted<'a> {
 pub async fn look(client: &Client, wanted: &[Wanted<'_>]) -> Result<Findings, IndexError> {
     let mut findings = disk::look(client).await?;
     for table in wanted {
-        findings.extend(look_at(client, table).await?);
+        let mut found = look_at(client, table).await?;
+        found.problems.iter_mut().for_each(|problem| problem.table = Some(table.table.clone()));
+        findings.extend(found);
     }
     Ok(findings)
 }

@@ -127,7 +127,7 @@ impl<'a> Beginning<'a> {
             session.refuse_standby()?;
         }
         let mut found = preflight::check(&session, &settings.postgres, &settings.tables).await?;
-        let newcomers = self.newcomers(&mut found, reload).await?;
+        let mut newcomers = self.newcomers(&mut found, reload).await?;
         let Passed { busy, mut notes } = refuse(found, reload)?;
         let mut plan = tables::plan(&session, settings, &newcomers).await?;
         let found = store.find().await?;
@@ -141,9 +141,11 @@ impl<'a> Beginning<'a> {
             return Err(busy);
         }
         newcomers::leave_out_foreign(client, &mut plan, &newcomers).await?;
-        newcomers::say(&plan.left_out);
         let known = found.as_ref().map(|found| &found.state);
-        let found_unfit = fitness::look(client, &plan, known, reload).await?;
+        let mut found_unfit = fitness::look(client, &plan, known, reload).await?;
+        newcomers.take_from(&mut found_unfit.problems);
+        newcomers::leave_out_unfit(&mut plan, &newcomers);
+        newcomers::say(&plan.left_out);
         notes.extend(refuse(found_unfit, reload)?.notes);
         store.resume();
         let target = Target { settings, session: &session, client, store, making };

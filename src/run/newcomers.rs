@@ -31,7 +31,7 @@ pub struct LeftOut {
 pub struct Newcomers {
     /// The tables that are kept already; none if nothing may be left out.
     kept: Option<BTreeSet<String>>,
-    /// What preflight said of others.
+    /// What was said of others.
     unfit: BTreeMap<String, Problem>,
 }
 
@@ -62,7 +62,7 @@ impl Newcomers {
         }
     }
 
-    /// What preflight said of this table.
+    /// What was said of this table.
     pub(crate) fn unfit(&self, name: &str) -> Option<&Problem> {
         self.unfit.get(name)
     }
@@ -98,6 +98,19 @@ pub(crate) async fn leave_out_foreign(
         }
     }
     Ok(())
+}
+
+/// Leaves out newcomers whose index would not keep their documents whole.
+pub(crate) fn leave_out_unfit(plan: &mut Plan, newcomers: &Newcomers) {
+    for table in std::mem::take(&mut plan.tables) {
+        match newcomers.unfit(&table.name()) {
+            None => plan.tables.push(table),
+            Some(problem) => {
+                let problem = problem.clone();
+                plan.left_out.push(LeftOut { published: table.published, problem });
+            }
+        }
+    }
 }
 
 /// What the state says of them: why, and what to do, by schema-qualified name.

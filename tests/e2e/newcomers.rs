@@ -1,7 +1,8 @@
 //! Tables that join a publication of which every table is wanted, and cannot be kept: the others go on.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use elasticsearch::http::Method;
+use serde_json::{Value, json};
 
 use crate::support::servers::{shared_elasticsearch, shared_postgres};
 use crate::support::stage::{LIMIT, Stage};
@@ -26,10 +27,18 @@ async fn an_unfit_table_that_joins_is_left_out_until_it_is_mended() -> Result<()
     stage.execute(&format!("create publication {name} for all tables")).await?;
     let mut running = stage.run()?;
     running.wait_for_line(LIMIT, "\"state\":\"live\"").await?;
-    // No key; and the index of another.
+    // No key; the index of another; one that a template would cut short.
+    let cut = format!("{name}_cut");
+    let template = json!({
+        "index_patterns": [format!("{cut}-*")],
+        "template": {"mappings": {"_source": {"excludes": ["v"]}}}
+    });
+    let templates = format!("/_index_template/{name}");
+    stage.search.expect(Method::Put, &templates, Some(template)).await?;
     stage
         .execute(&format!(
-            "create table {keyless} (v text); create schema s; create table s.{kept} (id int primary key)"
+            "create table {keyless} (v text); create schema s; create table s.{kept} (id int primary key); \
+             create table {cut} (id int primary key, v text); insert into {cut} values (1, 'row')"
         ))
         .await?;
     for id in 1..=3 {
@@ -45,16 +54,19 @@ async fn an_unfit_table_that_joins_is_left_out_until_it_is_mended() -> Result<()
         .await?;
     }
     running.wait_for_line(LIMIT, "is left out").await?;
-    wait_until(LIMIT, "both to be left out", async || {
-        let expected = [format!("public.{keyless}"), format!("s.{kept}")];
+    wait_until(LIMIT, "all to be left out", async || {
+        let expected = [format!("public.{cut}"), format!("public.{keyless}"), format!("s.{kept}")];
         left_out(&stage).await.is_ok_and(|tables| tables == expected)
     })
     .await?;
     ensure!(stage.search.count(&kept).await? == Some(3), "rows of another table");
     running.stop(LIMIT).await?;
-    // So does the next start.
+    // So does the next start, but for what was put right.
+    stage.search.expect(Method::Delete, &templates, None).await?;
     let mut running = stage.run()?;
     running.wait_for_line(LIMIT, "\"state\":\"live\"").await?;
+    let row = stage.search.document(&cut, "1").await?.context("no document")?;
+    ensure!(row.source["v"] == "row", "{row:?}");
     let mend = format!(
         "drop table s.{kept}; alter table {keyless} add column id int generated always as identity primary key"
     );
