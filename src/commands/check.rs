@@ -74,7 +74,9 @@ async fn continuity(
     source: Option<Source>,
     found: &mut Findings,
 ) {
-    if let Some(plan) = note(tables::plan(session, settings, &Newcomers::default()).await, found) {
+    if let Some(plan) =
+        note(tables::plan(session, settings, &Newcomers::of(settings, state)).await, found)
+    {
         for table in &plan.tables {
             let refused = foreign::refuse_foreign_index(client, &table.settings.index).await;
             note(refused, found);

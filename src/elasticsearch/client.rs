@@ -76,6 +76,11 @@ impl Answer {
     pub fn is_acknowledged(&self) -> bool {
         self.is_success() && self.json().get("acknowledged") == Some(&Value::Bool(true))
     }
+
+    /// Whether the cluster has begun to do it, and not every node has said in time that it is done.
+    pub fn is_slow(&self) -> bool {
+        self.is_success() && self.json().get("acknowledged") == Some(&Value::Bool(false))
+    }
 }
 
 /// In the place of an error's type: whoever answers so is hardly the cluster.

@@ -7,6 +7,9 @@ use super::client::NO_KIND;
 /// An index whose snapshot is being made is not deleted meanwhile.
 const SNAPSHOT: &str = "snapshot_in_progress_exception";
 
+/// There are as many shards as there may be (`cluster.max_shards_per_node`).
+const SHARDS: &str = "validation_exception";
+
 /// Errors that name blocks.
 const BLOCKED: [&str; 2] = ["cluster_block_exception", "index_create_block_exception"];
 
@@ -25,7 +28,7 @@ const BLOCKS: [(u16, &str); 8] = [
 /// Whether the same call may be answered otherwise later. An answer that names no error of the cluster's is of
 /// something in between, and says nothing for good.
 pub(super) fn passes(status: u16, kind: &str) -> bool {
-    matches!(status, 401 | 403 | 408 | 429 | 500..) || kind == NO_KIND || kind == SNAPSHOT
+    matches!(status, 401 | 403 | 408 | 429 | 500..) || [NO_KIND, SNAPSHOT, SHARDS].contains(&kind)
 }
 
 /// Whether the error's reason names blocks, and nothing else.
@@ -39,6 +42,9 @@ pub(super) fn remedy(status: u16, kind: &str, reason: &str) -> Option<String> {
         _ if is_block(kind) => return Some(unblock(reason)),
         _ if kind == SNAPSHOT => {
             "it goes on when that snapshot has ended: GET /_snapshot/_status shows it, and deleting it ends it"
+        }
+        _ if kind == SHARDS && reason.contains("shards") => {
+            "delete indices that nobody needs, or raise cluster.max_shards_per_node with PUT /_cluster/settings"
         }
         401 | 403 => {
             "check the user name and password or API key under elasticsearch, and its rights on the indices"

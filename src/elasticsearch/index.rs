@@ -220,7 +220,12 @@ pub async fn create(
     let path = format!("/{}", path_segment(&physical));
     let answer = client.call(Method::Put, &path, &[], Some(&body)).await?;
     let exists = answer.error_kind() == "resource_already_exists_exception";
-    if answer.status == 400 && exists {
+    if answer.is_slow() {
+        // Made, though not every node has said so in time.
+        if !aliases_of(client, &physical).await?.contains_key(&write_alias(index, generation)) {
+            return Err(client.not_of_the_cluster(&answer).into());
+        }
+    } else if answer.status == 400 && exists {
         let is_theirs = !for_readers || aliases_of(client, &physical).await?.contains_key(index);
         if is_theirs {
             return Ok(());

@@ -162,13 +162,13 @@ impl StateStore {
 
     /// The document, whatever it says. That there is one, or none, counts only as the cluster's own word.
     async fn look(&self) -> Result<Option<Stored>, StateError> {
-        let client = &self.shared.client;
-        let mut answer = client.call(Method::Get, &self.path(), &[], None).await?;
-        for _ in 0..YOUNG.0 {
-            if answer.error_kind() == "no_shard_available_action_exception" {
-                tokio::time::sleep(YOUNG.1).await;
-                answer = client.call(Method::Get, &self.path(), &[], None).await?;
-            }
+        let (client, path) = (&self.shared.client, self.path());
+        let mut answer = client.call(Method::Get, &path, &[], None).await?;
+        let mut tries = 1..YOUNG.0;
+        while answer.error_kind() == "no_shard_available_action_exception" && tries.next().is_some()
+        {
+            tokio::time::sleep(YOUNG.1).await;
+            answer = client.call(Method::Get, &path, &[], None).await?;
         }
         let at = Moment::now();
         if answer.is_missing() {

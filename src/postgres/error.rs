@@ -112,6 +112,9 @@ pub enum PostgresError {
     /// The server refuses a password that stands in a file: whoever rotates it changes one before the other.
     #[error("Postgres: {0}")]
     PasswordRefused(Box<ServerError>),
+    /// Tables are dropped while the catalog is read.
+    #[error("Postgres, while tables are dropped: {0}")]
+    Restless(Box<ServerError>),
     /// PostgreSQL 18 goes on without a publication that does not exist, and confirms what it skips.
     #[error("Postgres skipped the publication: {0}")]
     PublicationSkipped(Box<ServerError>),
@@ -172,12 +175,22 @@ impl PostgresError {
     pub fn server(&self) -> Option<&ServerError> {
         if let Self::Server(error)
         | Self::PasswordRefused(error)
+        | Self::Restless(error)
         | Self::PublicationSkipped(error) = self
         {
             Some(error)
         } else {
             None
         }
+    }
+
+    /// The same, met while the publication was read, which names no table.
+    pub(super) fn of_reading(self) -> Self {
+        if let Self::Server(error) = self {
+            let is_restless = sqlstate::is_dropped_meanwhile(&error);
+            return if is_restless { Self::Restless(error) } else { Self::Server(error) };
+        }
+        self
     }
 
     /// The same, knowing where the password came from.
@@ -199,6 +212,7 @@ impl PostgresError {
             | Self::Standby { .. }
             | Self::Tls { .. }
             | Self::PasswordRefused(_)
+            | Self::Restless(_)
             | Self::Closed
             | Self::StreamEnded
             | Self::Silent
@@ -262,6 +276,7 @@ impl PostgresError {
             }
             Self::Server(error) => return sqlstate::remedy_of(error),
             Self::Tls { .. }
+            | Self::Restless(_)
             | Self::Closed
             | Self::StreamEnded
             | Self::Silent

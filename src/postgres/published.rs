@@ -118,7 +118,7 @@ pub async fn published_tables(
             read => return read,
         }
     }
-    read_tables(session, publication).await
+    read_tables(session, publication).await.map_err(PostgresError::of_reading)
 }
 
 async fn read_tables(

@@ -111,7 +111,9 @@ async fn keep_generation(
                 match index::extend_mappings(client, index, generation, fields).await {
                     // Its mappings cannot be what they are to be: it maps a field of that name otherwise, for a
                     // column that is gone, or lacks an analyzer that came with the field.
-                    Err(refused @ IndexError::Refused { status: 400, .. }) => {
+                    Err(refused @ IndexError::Refused { status: 400, .. })
+                        if !refused.is_transient() =>
+                    {
                         warn!(table = name, reason = %refused, "loading a new generation");
                         return Ok(None);
                     }

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::foreign::refuse_foreign_index;
 use super::tables::Plan;
 use crate::elasticsearch::client::Client;
-use crate::elasticsearch::state::State;
+use crate::elasticsearch::state::{State, TableState};
 use crate::error::Error;
 use crate::findings::{Cure, Problem};
 use crate::postgres::catalog::PublishedTable;
@@ -36,11 +36,14 @@ pub struct Newcomers {
 }
 
 impl Newcomers {
-    /// Every table that `state` does not know, if it knows any and none is configured.
+    /// Every table but those that `state` knows to be loaded, if there are any and none is configured.
     pub(crate) fn of(settings: &Settings, state: Option<&State>) -> Self {
         let state = state.filter(|state| settings.tables.is_empty() && !state.is_claim());
-        let kept = state.map(|state| state.tables.keys().cloned().collect());
-        Self { kept, unfit: BTreeMap::new() }
+        let tables = state.into_iter().flat_map(|state| &state.tables);
+        let is_kept = |entry: &TableState| entry.loaded || entry.previous_generation.is_some();
+        let kept: BTreeSet<String> =
+            tables.filter(|(_, entry)| is_kept(entry)).map(|(name, _)| name.clone()).collect();
+        Self { kept: Some(kept).filter(|kept| !kept.is_empty()), unfit: BTreeMap::new() }
     }
 
     /// Whether this table may be left out.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::dead_letter::DeadLetters;
-use crate::elasticsearch::index;
+use crate::elasticsearch::index::{self, IndexError, ReaderName};
 use crate::elasticsearch::lease::Right;
 use crate::elasticsearch::retry::Backoff;
 use crate::elasticsearch::state::{RecordedLsn, State, StateError};
@@ -174,7 +174,7 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
         }
         store.held().await?;
         let (generation, previous) = (table.generation, table.previous_generation);
-        let handed = index::give_to_readers(client, &table.index, generation, previous.as_slice());
+        let handed = hand_over(client, &table.index, generation, previous);
         match timeout(client.request_timeout(), handed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -198,6 +198,24 @@ async fn record_once(owned: &mut Owned, durable: DurableLsn) -> Result<RecordedL
     *state = next;
     remove_previous(client, store.right(), state, letters.as_ref()).await;
     Ok(recorded)
+}
+
+/// Gives the readers' alias to this generation, whichever of ours has it.
+async fn hand_over(
+    client: &Client,
+    index: &str,
+    generation: u32,
+    previous: Option<u32>,
+) -> Result<(), IndexError> {
+    let mut others = match index::reader_name(client, index).await? {
+        ReaderName::Generations(seen) => seen,
+        ReaderName::Free | ReaderName::Foreign { .. } => Vec::new(),
+    };
+    others.retain(|&other| other != generation);
+    if let Some(previous) = previous.filter(|previous| !others.contains(previous)) {
+        others.push(previous);
+    }
+    index::give_to_readers(client, index, generation, &others).await
 }
 
 /// Superseded generations go once the state says that readers have the new one.

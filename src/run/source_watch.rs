@@ -29,6 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const INTERVAL_MAX: Duration = Duration::from_secs(300);
 /// So many times as long as a look took is the next one away: of ten thousand tables each takes the source seconds.
 const REST_FACTOR: u32 = 9;
+/// Not everything that a table may be left out for is seen from here: everything is planned again so often.
+const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(600);
 /// Findings that wait to be read; the watch waits rather than look again.
 const FINDINGS_MAX: usize = 1;
 
@@ -177,6 +179,7 @@ impl Looker {
         let mut session = None;
         let mut backoff = Backoff::of_source();
         let mut pause = INTERVAL;
+        let begun = Instant::now();
         loop {
             // The stream has only just begun from what was found at the start.
             tokio::time::sleep(pause).await;
@@ -184,7 +187,12 @@ impl Looker {
             let looked = self.look(&mut session).await;
             pause = pause_after(began.elapsed());
             match looked {
-                Ok(findings) => {
+                Ok(mut findings) => {
+                    let is_time = begun.elapsed() >= LEFT_OUT_INTERVAL;
+                    if is_time && !self.planned.left_out.is_empty() {
+                        let what = "tables are left out: whether they can be kept now";
+                        findings.push(Finding::Outplanned(what.to_owned()));
+                    }
                     backoff = Backoff::of_source();
                     for finding in findings {
                         if tell.send(finding).await.is_err() {

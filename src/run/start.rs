@@ -136,8 +136,9 @@ async fn establish(
         && !plan.tables.iter().any(|table| wants(reload, table))
     {
         return Err(Error::Configuration {
-            what: format!("--reload names \"{name}\", which is no table of this configuration"),
-            fix: "name a configured table, or give --reload alone for all".to_owned(),
+            what: format!("--reload names \"{name}\", which is no table that is kept"),
+            fix: "name one that `waldex status` shows under tables; alone it stands for all"
+                .to_owned(),
         });
     }
     // Before a slot is made: one that nobody may read on from, for want of rights here, would only keep WAL.

@@ -96,3 +96,14 @@ async fn an_index_that_is_there_gets_its_readers_if_it_has_none() {
     create(&fake.client, "t", 1, &json!({}), false).await.unwrap();
     assert_eq!(fake.asked(), ["PUT /t-000001"]);
 }
+
+/// Else each attempt would delete what the one before has made.
+#[tokio::test]
+async fn an_index_that_was_made_slowly_is_made() {
+    let slow = (200, r#"{"acknowledged":false,"shards_acknowledged":false}"#);
+    let made = (200, r#"{"t-000001":{"aliases":{"t-000001-write":{}}}}"#);
+    let fake = Fake::answering(&[slow, made]).await;
+    create(&fake.client, "t", 1, &json!({}), false).await.unwrap();
+    let fake = Fake::answering(&[slow, NO_INDEX]).await;
+    create(&fake.client, "t", 1, &json!({}), false).await.unwrap_err();
+}

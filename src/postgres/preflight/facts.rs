@@ -121,7 +121,8 @@ pub(super) async fn published_details(
     session: &Session,
     publication: &str,
 ) -> Result<Vec<PublishedDetails>, PostgresError> {
-    let rows = session.rows(PUBLISHED_DETAILS_SQL, &[&publication]).await?;
+    let rows = session.rows(PUBLISHED_DETAILS_SQL, &[&publication]).await;
+    let rows = rows.map_err(PostgresError::of_reading)?;
     let details = |row: &Row| {
         Ok(PublishedDetails {
             schema: field(row, "schema")?,
