@@ -156,11 +156,15 @@ impl Tables {
         Ok(format!("select id::text, json_build_object({pairs})::text from {table}"))
     }
 
-    /// Removes the indices of this round.
+    /// Removes the indices of this round, superseded generations among them: a run that ends as soon as readers have
+    /// the new one leaves the old one to the next, and the next round may have the same names.
     pub(super) async fn forget(&self, stage: &Stage<'_>) -> Result<()> {
         for table in self.names(stage).await? {
-            let name = concrete(stage, &self.index(stage, &table)).await?;
-            stage.search.delete_index(&name).await?;
+            let path = format!("/{}-*", self.index(stage, &table));
+            let found = stage.search.expect(Method::Get, &path, None).await?;
+            for name in found.as_object().context("no object")?.keys() {
+                stage.search.delete_index(name).await?;
+            }
         }
         Ok(())
     }
