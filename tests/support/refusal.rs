@@ -90,7 +90,11 @@ impl CommandLine {
         checked.expect_code(1)?;
         ran.expect_code(run_code)?;
         let (of_check, of_run) = (complaints(&checked), complaints(&ran));
-        ensure!(of_check == of_run, "check says {of_check:#?}, and run says {of_run:#?}");
+        let still = |complaints: &[Complaint]| complaints.iter().map(at_rest).collect::<Vec<_>>();
+        ensure!(
+            still(&of_check) == still(&of_run),
+            "check says {of_check:#?}, and run says {of_run:#?}"
+        );
         ensure!(!of_run.is_empty(), "refused without a reason: {:?}", ran.stderr);
         Ok(of_run)
     }
@@ -124,4 +128,15 @@ pub fn complaints(finished: &Finished) -> Vec<Complaint> {
     // The head of a list only counts.
     found.retain(|complaint| !complaint.what.ends_with("found before the start"));
     found
+}
+
+/// The same without the end of the server's WAL, which moves between two looks.
+fn at_rest(complaint: &Complaint) -> Complaint {
+    let still = |word| if is_position(word) { "LSN" } else { word };
+    let what = complaint.what.split(' ').map(still).collect::<Vec<_>>().join(" ");
+    Complaint { what, fix: complaint.fix.clone() }
+}
+
+fn is_position(word: &str) -> bool {
+    word.trim_end_matches([',', ':']).parse::<waldex::lsn::Lsn>().is_ok()
 }
