@@ -282,7 +282,10 @@ fn control(store: &mut Store, head: &Head, body: &[u8]) -> (u16, Value) {
                 .filter(|(name, _)| name.starts_with(&prefix))
                 .map(|(name, index)| (name.clone(), index.clone()))
                 .collect();
-            (if found.is_empty() { 404 } else { 200 }, Value::Object(found))
+            if found.is_empty() && !index.ends_with('*') {
+                return (404, json!({"error": {"type": "index_not_found_exception"}}));
+            }
+            (200, Value::Object(found))
         }
         (_, [.., "_count"]) => (200, json!({"count": 0})),
         (_, [.., "_search" | "_refresh"]) => {
