@@ -255,4 +255,9 @@ impl TableSettings {
             mappings: serde_json::Map::new(),
         }
     }
+
+    /// Schema-qualified name of the table, as the state and messages have it; not quoted.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
 }

@@ -295,7 +295,7 @@ impl Check<'_> {
         let place =
             entry.index.as_ref().or(entry.table.as_ref()).map_or(&entry.place, |g| &g.place);
         for (_, other) in others {
-            let names = format!("{}.{}", other.schema, other.table);
+            let names = other.full_name();
             if (&other.schema, &other.table) == (&table.schema, &table.table) {
                 self.note(place, format!("table \"{names}\" is listed twice"));
             } else if other.index == table.index {

@@ -41,6 +41,13 @@ pub struct Relation {
     pub columns: Vec<Column>,
 }
 
+impl Relation {
+    /// Schema-qualified, as the state and messages have it; not quoted.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
 #[cfg(test)]
 impl Relation {
     /// A table of the schema `public` with these columns, by name and type OID.

@@ -55,13 +55,13 @@ impl Relations {
                 let target = Target::new(Arc::clone(plan), relation);
                 if commit_lsn > self.planned_as_of && !(target.is_as_planned() && *planned == name)
                 {
-                    return Some(shown(relation));
+                    return Some(relation.full_name());
                 }
                 Announced::Wanted(target)
             }
             None if self.left_out.contains(&relation.oid) => Announced::Unwanted,
             None if self.takes_new_tables || self.tables.contains_key(&name) => {
-                Announced::Unplanned(shown(relation))
+                Announced::Unplanned(relation.full_name())
             }
             None => Announced::Unwanted,
         };
@@ -98,10 +98,6 @@ impl Relations {
         self.announced.insert(relation.oid, Announced::Wanted(target));
         Ok(())
     }
-}
-
-fn shown(relation: &Relation) -> String {
-    format!("{}.{}", relation.schema, relation.name)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl TablePlan {
         write_alias: String,
     ) -> Result<Self, PipelineError> {
         let projection = Projection::compile(&relation, key, settings, types)
-            .map_err(|source| PipelineError::Projection { table: full_name(&relation), source })?;
+            .map_err(|source| PipelineError::Projection { table: relation.full_name(), source })?;
         let mut name_prefix = b"\"_index\":".to_vec();
         json::write_string(write_alias.as_bytes(), &mut name_prefix);
         name_prefix.extend_from_slice(b",\"_id\":");
@@ -63,10 +63,6 @@ impl TablePlan {
     pub(super) fn relation(&self) -> &Relation {
         &self.relation
     }
-}
-
-fn full_name(relation: &Relation) -> String {
-    format!("{}.{}", relation.schema, relation.name)
 }
 
 /// A plan met by a Relation message.
@@ -225,6 +221,6 @@ impl Target {
     }
 
     fn unfit(&self, source: ProjectionError) -> PipelineError {
-        PipelineError::Projection { table: full_name(&self.plan.relation), source }
+        PipelineError::Projection { table: self.plan.relation.full_name(), source }
     }
 }

@@ -24,7 +24,7 @@ use super::{continuity, letters, rebuild};
 use crate::cli::Reload;
 use crate::elasticsearch::client::Client;
 use crate::elasticsearch::retry::Backoff;
-use crate::elasticsearch::state::State;
+use crate::elasticsearch::state::{State, StateError};
 use crate::elasticsearch::store::StateStore;
 use crate::elasticsearch::writer::Writer;
 use crate::error::{Class, Error};
@@ -249,12 +249,8 @@ impl<'a> Run<'a> {
         if !self.writer.is_quiet() {
             return;
         }
-        state.written_lsn = Some(self.written.max(state.durable_lsn));
-        match tokio::time::timeout(LAST_WRITE_TIMEOUT, self.store.write(&state)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the state does not say what was written last"),
-            Err(_) => debug!("the state does not say in time what was written last"),
-        }
+        self.note_written(&mut state);
+        in_time(self.store.write(&state)).await;
     }
 
     /// Waits for what is in flight, and takes the state along.
@@ -296,16 +292,23 @@ impl<'a> Run<'a> {
         }
         let written = async {
             let mut state = recorder.into_state().await?;
-            state.written_lsn = Some(self.written.max(state.durable_lsn));
+            self.note_written(&mut state);
             self.store.release(&state).await
         };
-        match tokio::time::timeout(LAST_WRITE_TIMEOUT, written).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                debug!(%error, "the state does not say that the run ended in good order")
-            }
-            Err(_) => debug!("the state does not say in time that the run ended in good order"),
-        }
+        in_time(written).await;
+    }
+
+    fn note_written(&self, state: &mut State) {
+        state.written_lsn = Some(self.written.max(state.durable_lsn));
+    }
+}
+
+/// Waits for a last write of the state, and not for long: without it the next run only knows less.
+async fn in_time(written: impl Future<Output = Result<(), StateError>>) {
+    match tokio::time::timeout(LAST_WRITE_TIMEOUT, written).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "the state does not say what was written last"),
+        Err(_) => debug!("the state does not say in time what was written last"),
     }
 }
 

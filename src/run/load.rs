@@ -9,7 +9,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::time::{Duration, Instant, interval, interval_at, sleep_until};
+use tokio::time::{Duration, Instant, Interval, interval, interval_at, sleep_until};
 use tracing::info;
 
 use super::lanes::{Lanes, Report};
@@ -134,19 +134,15 @@ impl Loading<'_> {
         let mut ticks = interval(PROGRESS_INTERVAL);
         let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
-            self.lanes.feed(self.pipeline, self.clock.now());
-            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
             tokio::select! {
                 biased;
-                () = self.shutdown.requested() => return Ok(None),
                 answer = &mut asked => return Ok(Some(answer?)),
-                _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
-                finding = self.watch.finding() => self.take_finding(finding)?,
                 _ = looks.tick() => {
                     names_holders(self.control, self.session.process_id()).await;
                 }
-                report = self.lanes.report() => self.take_report(report)?,
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+                goes_on = self.step(&mut ticks) => if !goes_on? {
+                    return Ok(None);
+                },
             }
         }
     }
@@ -155,16 +151,24 @@ impl Loading<'_> {
     async fn wait_until(&mut self, is_so: impl Fn(&Pipeline) -> bool) -> Result<bool, Error> {
         let mut ticks = interval(PROGRESS_INTERVAL);
         while !is_so(self.pipeline) {
-            self.lanes.feed(self.pipeline, self.clock.now());
-            let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
-            tokio::select! {
-                biased;
-                () = self.shutdown.requested() => return Ok(false),
-                _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
-                finding = self.watch.finding() => self.take_finding(finding)?,
-                report = self.lanes.report() => self.take_report(report)?,
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            if !self.step(&mut ticks).await? {
+                return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// The next thing that happens beside the rows; `false` if a stop was asked for. Cancel-safe.
+    async fn step(&mut self, ticks: &mut Interval) -> Result<bool, Error> {
+        self.lanes.feed(self.pipeline, self.clock.now());
+        let deadline = self.pipeline.deadline().map(|tick| self.clock.instant(tick));
+        tokio::select! {
+            biased;
+            () = self.shutdown.requested() => return Ok(false),
+            _ = ticks.tick() => self.progress.tick(self.pipeline, Lsn::ZERO),
+            finding = self.watch.finding() => self.take_finding(finding)?,
+            report = self.lanes.report() => self.take_report(report)?,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
         }
         Ok(true)
     }
@@ -280,6 +284,6 @@ fn key_of(table: &PublishedTable, line: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
 
 /// Says that a load begins.
 pub(crate) fn announce(table: &PublishedTable, index: &str, generation: u32) {
-    let name = format!("{}.{}", table.relation.schema, table.relation.name);
+    let name = table.relation.full_name();
     info!(table = name, index, generation, "loading");
 }

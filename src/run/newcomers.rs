@@ -90,14 +90,17 @@ pub(crate) async fn leave_out_foreign(
     newcomers: &Newcomers,
 ) -> Result<(), Error> {
     for table in std::mem::take(&mut plan.tables) {
-        let is_new = newcomers.may_leave(&table.name());
+        // Of others it is told where the index would be made.
+        if !newcomers.may_leave(&table.name()) {
+            plan.tables.push(table);
+            continue;
+        }
         match refuse_foreign_index(client, &table.settings.index).await {
-            Err(error) if is_new => {
+            Ok(()) => plan.tables.push(table),
+            Err(error) => {
                 let problem = problem_of(error)?;
                 plan.left_out.push(LeftOut { published: table.published, problem });
             }
-            // Of others it is told where the index would be made.
-            Ok(()) | Err(_) => plan.tables.push(table),
         }
     }
     Ok(())
@@ -119,8 +122,7 @@ pub(crate) fn leave_out_unfit(plan: &mut Plan, newcomers: &Newcomers) {
 /// What the state says of them: why, and what to do, by schema-qualified name.
 pub(crate) fn remembered(left_out: &[LeftOut]) -> BTreeMap<String, String> {
     let entry = |LeftOut { published, problem }: &LeftOut| {
-        let name = format!("{}.{}", published.relation.schema, published.relation.name);
-        (name, format!("{}; {}", problem.what, problem.fix))
+        (published.relation.full_name(), format!("{}; {}", problem.what, problem.fix))
     };
     left_out.iter().map(entry).collect()
 }

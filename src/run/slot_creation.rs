@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::locks;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::PostgresError;
 use crate::postgres::replication::Replication;
 use crate::postgres::session::{Purpose, Session};
-use crate::postgres::{catalog, slot};
+use crate::postgres::slot;
 use crate::settings::PostgresSettings;
 
 /// A wait so long is worth a line.
@@ -92,14 +93,7 @@ pub(crate) async fn create_over(
 }
 
 async fn name_blockers(session: &Session, name: &str, pid: i32) {
-    let blockers = match catalog::blockers(session, pid).await {
-        Ok(blockers) => blockers,
-        Err(error) => {
-            debug!(%error, "whom the slot waits for cannot be seen");
-            return;
-        }
-    };
-    for blocker in blockers {
+    for blocker in locks::blockers(session, pid).await {
         warn!(
             slot = name,
             transaction = blocker.who,

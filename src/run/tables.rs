@@ -40,7 +40,7 @@ pub struct PlannedTable {
 impl PlannedTable {
     /// Schema-qualified name, as the state document has it.
     pub fn name(&self) -> String {
-        format!("{}.{}", self.settings.schema, self.settings.table)
+        self.settings.full_name()
     }
 
     /// The columns of the document id, in key order.
@@ -91,7 +91,7 @@ pub async fn plan(
     let (mut tables, mut left_out) = (Vec::new(), Vec::new());
     for table in published {
         let Some(configured) = configured(settings, &table) else { continue };
-        let name = format!("{}.{}", configured.schema, configured.table);
+        let name = configured.full_name();
         if let Some(problem) = newcomers.unfit(&name) {
             left_out.push(LeftOut { published: table, problem: problem.clone() });
             continue;
@@ -139,7 +139,7 @@ fn planned(
     types: &TypeRegistry,
     term: Term,
 ) -> Result<PlannedTable, Error> {
-    let name = format!("{}.{}", settings.schema, settings.table);
+    let name = settings.full_name();
     let unfit = |what: String| Error::Configuration {
         what,
         fix: format!("correct the entry of {name} under tables"),

@@ -24,14 +24,7 @@ async fn a_dead_node_of_several_keeps_neither_a_start_nor_the_stream() -> Result
             if alive_is_first { format!("{alive},{dead}") } else { format!("{dead},{alive}") };
         stage.execute("update t set v = v || '.'").await?;
         let run = Waldex::new("run")?
-            .arg("--postgres-url")
-            .arg(&stage.database.url)
-            .arg("--slot")
-            .arg(stage.name())
-            .arg("--publication")
-            .arg(stage.name())
-            .arg("--elasticsearch-url")
-            .arg(&addresses)
+            .over(&stage.database.url, stage.name(), &addresses)
             .arg("--until")
             .arg("current")
             .config(&stage.config());

@@ -52,14 +52,8 @@ impl CommandLine {
     pub fn waldex(&self, words: &[&str]) -> Result<Waldex> {
         let [subcommand, rest @ ..] = words else { anyhow::bail!("no command") };
         let mut waldex = Waldex::new(subcommand)?
-            .arg("--postgres-url")
-            .arg(&self.postgres_url)
-            .arg("--slot")
-            .arg(&self.slot)
-            .arg("--publication")
-            .arg(&self.publication)
-            .arg("--elasticsearch-url")
-            .arg(&self.elasticsearch_url);
+            .over(&self.postgres_url, &self.slot, &self.elasticsearch_url)
+            .publication(&self.publication);
         for arg in self.flags.iter().map(String::as_str).chain(rest.iter().copied()) {
             waldex = waldex.arg(arg);
         }

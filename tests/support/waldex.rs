@@ -46,6 +46,11 @@ impl Waldex {
 
     /// The four settings that are enough; slot and publication have the same name.
     pub fn between(self, database_url: &str, slot: &str, node: &SearchNode) -> Self {
+        self.over(database_url, slot, &node.url_with_credentials())
+    }
+
+    /// The same, with other addresses of the cluster.
+    pub fn over(self, database_url: &str, slot: &str, search_urls: &str) -> Self {
         self.arg("--postgres-url")
             .arg(database_url)
             .arg("--slot")
@@ -53,7 +58,7 @@ impl Waldex {
             .arg("--publication")
             .arg(slot)
             .arg("--elasticsearch-url")
-            .arg(&node.url_with_credentials())
+            .arg(search_urls)
     }
 
     /// Adds an argument.

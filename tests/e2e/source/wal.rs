@@ -18,14 +18,7 @@ use crate::support::waldex::Waldex;
 fn over(stage: &Stage<'_>, link: &Link) -> Result<Waldex> {
     let url = link.url(&stage.node.url_with_credentials())?;
     Ok(Waldex::new("run")?
-        .arg("--postgres-url")
-        .arg(&stage.database.url)
-        .arg("--slot")
-        .arg(stage.name())
-        .arg("--publication")
-        .arg(stage.name())
-        .arg("--elasticsearch-url")
-        .arg(&url)
+        .over(&stage.database.url, stage.name(), &url)
         // What was under way when the link hung is given up soon.
         .arg("--request-timeout")
         .arg("5s")
